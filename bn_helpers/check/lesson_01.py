@@ -1,0 +1,574 @@
+"""Checks of lesson 01, the forward pass."""
+
+import numpy as np
+
+from bn_helpers import norms
+
+from .engine import Exercise, Mistake, Property, rejects
+
+S2 = "section 2, Normalize a batch"
+S4 = "section 4, See what eps does"
+S7 = "section 7, Keep running statistics"
+S8 = "section 8, Normalize without a batch"
+S9 = "section 9, Compute a variance that survives"
+
+
+def batch(rng, N, D):
+    """A batch whose features differ in mean, spread and skew, with gamma and beta."""
+    scale = rng.permutation(np.geomspace(0.05, 5, D))
+    offset = rng.normal(0, 3, D)
+    x = offset + scale * (rng.exponential(1, (N, D)) + 0.3 * rng.normal(size=(N, D)))
+    return x, rng.uniform(0.5, 2, D), rng.normal(0, 1, D)
+
+
+def moments(rng, D):
+    """A mean and a variance per feature."""
+    return rng.normal(0, 3, D), rng.permutation(np.geomspace(0.01, 4, D))
+
+
+def batch_cases(rng):
+    return [batch(rng, 12, 5), (*batch(rng, 9, 3), 0.1), (*batch(rng, 8, 17), 1e-3)]
+
+
+def same_dtype(outputs):
+    """Property: float32 in, float32 out."""
+
+    def test(trial):
+        args = [_as_float32(a) for a in trial.cases[0]]
+        got, _ = trial.run(args)
+        wrong = [n for n, g in zip(outputs, got, strict=True) if g.dtype != np.float32]
+        return [f"{n} is not float32 although x is" for n in wrong]
+
+    return Property("float32 in, float32 out", test, 0)
+
+
+def _as_float32(a):
+    return a.astype(np.float32) if isinstance(a, np.ndarray) else a
+
+
+# --- batchnorm_forward ---------------------------------------------------------------
+
+
+def forward_reference(x, gamma, beta, eps=1e-5):
+    y, cache = norms.batchnorm_forward(x, gamma, beta, eps)
+    return y, cache.mu, cache.var
+
+
+def _scaled(x, gamma, beta, mu, scale):
+    return gamma * (x - mu) / scale + beta
+
+
+def unbiased(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0, ddof=1)
+    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
+
+
+def eps_outside(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0)
+    return _scaled(x, gamma, beta, mu, np.sqrt(var) + eps), mu, var
+
+
+def eps_left_out(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0)
+    return _scaled(x, gamma, beta, mu, np.sqrt(var)), mu, var
+
+
+def eps_stored(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0) + eps
+    return _scaled(x, gamma, beta, mu, np.sqrt(var)), mu, var
+
+
+def divides_by_variance(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0)
+    return _scaled(x, gamma, beta, mu, var + eps), mu, var
+
+
+def square_for_root(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0)
+    return _scaled(x, gamma, beta, mu, (var + eps) ** 2), mu, var
+
+
+def root_of_std(x, gamma, beta, eps=1e-5):
+    mu, std = x.mean(0), x.std(0)
+    return _scaled(x, gamma, beta, mu, np.sqrt(std + eps)), mu, std
+
+
+def over_features(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(1), x.var(1)
+    return (
+        _scaled(x, gamma, beta, mu[:, None], np.sqrt(var + eps)[:, None]),
+        mu,
+        var,
+    )
+
+
+def one_for_all(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(), x.var()
+    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
+
+
+def first_column(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x[:, 0].var()
+    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, np.full_like(mu, var)
+
+
+def no_scale_and_shift(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0)
+    return (x - mu) / np.sqrt(var + eps), mu, var
+
+
+def difference_of_squares(x, gamma, beta, eps=1e-5):
+    mu = x.mean(0)
+    var = (x**2).mean(0) - mu**2
+    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
+
+
+def _survives_offset(trial):
+    """float32 values near 1000 that spread by 0.1: within 5 % of the exact variance."""
+    x = (1000 + 0.1 * trial.rng.normal(size=(64, 4))).astype(np.float32)
+    ones = np.ones(4, np.float32)
+    (_, _, var), _ = trial.run((x, ones, 0 * ones))
+    want = x.astype(np.float64).var(0)
+    off = np.abs(var / want - 1)
+    if np.all(off < 0.05):
+        return ()
+    worst = int(np.argmax(np.nan_to_num(off, nan=np.inf)))
+    return (
+        "x is float32 with mean 1000 and standard deviation 0.1",
+        f"var[{worst}]: got {var[worst]:.3g}, want {want[worst]:.3g}",
+    )
+
+
+def _needs_two(trial):
+    x, gamma, beta = batch(trial.rng, 1, 4)
+    return rejects(trial.student, (x, gamma, beta), "x with one sample")
+
+
+FORWARD_MISTAKES = (
+    Mistake(
+        "unbiased variance",
+        "Your variance divides by N − 1; the one that normalizes divides by N.",
+        S2,
+        "makemore part 3, cell 7; fast.ai course-v3 07_batchnorm",
+        unbiased,
+    ),
+    Mistake(
+        "eps outside the root",
+        "You add eps to the standard deviation; it belongs to the variance.",
+        S4,
+        "Tencent/ncnn #311; pytorch #1804",
+        eps_outside,
+    ),
+    Mistake(
+        "eps left out",
+        "Your result does not depend on eps.",
+        S4,
+        "makemore part 3, cell 7; chainer #2214",
+        eps_left_out,
+    ),
+    Mistake(
+        "eps stored in the variance",
+        "The variance you return already contains eps.",
+        S4,
+        "nntrainer #677; keras-contrib #287",
+        eps_stored,
+    ),
+    Mistake(
+        "variance for standard deviation",
+        "You divide by the variance; its units are those of x squared.",
+        S2,
+        "mbadry1/DeepLearning.ai-Summary #183",
+        divides_by_variance,
+    ),
+    Mistake(
+        "square for root",
+        "You square the variance where its root is meant.",
+        S2,
+        "jax #442",
+        square_for_root,
+    ),
+    Mistake(
+        "root of the standard deviation",
+        "You take the root twice: of the variance, and of the result again.",
+        S2,
+        "fast.ai course-v3 07_batchnorm, InstanceNorm",
+        root_of_std,
+    ),
+    Mistake(
+        "wrong axis",
+        "Your statistics belong to a sample; batch norm's belong to a feature.",
+        S2,
+        "makemore part 3, cell 24; cs231n.github.io #180",
+        over_features,
+    ),
+    Mistake(
+        "one statistic for all features",
+        "You use one mean and one variance for the whole array.",
+        S2,
+        "passes the example of homework 5 (seed 000, line 206)",
+        one_for_all,
+    ),
+    Mistake(
+        "one feature's variance for all",
+        "Every feature is divided by the spread of the first one.",
+        S2,
+        "passes the example of homework 5 (seed 000, line 206)",
+        first_column,
+    ),
+    Mistake(
+        "gamma and beta ignored",
+        "Your result does not depend on gamma and beta.",
+        "section 3, Scale and shift",
+        "passes the example of homework 5 (seed 000, line 206)",
+        no_scale_and_shift,
+    ),
+    Mistake(
+        "difference of squares",
+        "The mean of x² minus the square of the mean loses its digits far from 0.",
+        S9,
+        "seed 000, line 138; labml_nn batch_norm; tt-metal #46159",
+        difference_of_squares,
+        shows="keeps its digits far from 0",
+    ),
+)
+
+BATCHNORM_FORWARD = Exercise(
+    "batchnorm_forward",
+    forward_reference,
+    ("x", "gamma", "beta", "eps"),
+    ("y", "mu", "var"),
+    batch_cases,
+    extra=(
+        same_dtype(("y", "mu", "var")),
+        Property("keeps its digits far from 0", _survives_offset, 0.5),
+        Property("refuses a batch of one", _needs_two, 0.5),
+    ),
+    mistakes=FORWARD_MISTAKES,
+    weights=(2, 1, 1),
+)
+
+
+# --- update_running_stats ------------------------------------------------------------
+
+
+def update_cases(rng):
+    return [
+        (*moments(rng, 5), *moments(rng, 5), N, m) for N, m in [(8, 0.1), (33, 0.7)]
+    ]
+
+
+def _needs_two_for_update(trial):
+    args = (*moments(trial.rng, 4), *moments(trial.rng, 4), 1, 0.1)
+    return rejects(trial.student, args, "N = 1")
+
+
+def _default_momentum(trial):
+    args = trial.cases[0][:5]
+    same = all(np.allclose(g, w) for g, w in zip(*trial.run(args), strict=True))
+    return () if same else ("without momentum the result is not that of momentum=0.1",)
+
+
+def momentum_reversed(running_mean, running_var, mu, var, N, momentum=0.1):
+    return norms.update_running_stats(
+        running_mean, running_var, mu, var, N, 1 - momentum
+    )
+
+
+def biased_running_var(running_mean, running_var, mu, var, N, momentum=0.1):
+    keep = 1 - momentum
+    return keep * running_mean + momentum * mu, keep * running_var + momentum * var
+
+
+def reversed_and_biased(running_mean, running_var, mu, var, N, momentum=0.1):
+    return biased_running_var(running_mean, running_var, mu, var, N, 1 - momentum)
+
+
+def running_std(running_mean, running_var, mu, var, N, momentum=0.1):
+    std = np.sqrt(var * N / (N - 1))
+    keep = 1 - momentum
+    return keep * running_mean + momentum * mu, keep * running_var + momentum * std
+
+
+def never_updated(running_mean, running_var, mu, var, N, momentum=0.1):
+    return running_mean, running_var
+
+
+UPDATE_MISTAKES = (
+    Mistake(
+        "momentum reversed",
+        "You give the new batch the weight 1 − momentum; here momentum is the weight "
+        "of the new batch.",
+        S7,
+        "cs231n.github.io #180; d2l-en #2213",
+        momentum_reversed,
+    ),
+    Mistake(
+        "biased running variance",
+        "You store the variance that divides by N; the stored one estimates the "
+        "population and divides by N − 1.",
+        S7,
+        "ARENA_3.0 #415; mlx #3817; tt-metal #55438; seed 003, line 50",
+        biased_running_var,
+    ),
+    Mistake(
+        "momentum reversed, biased running variance",
+        "The new batch has the weight 1 − momentum, and the stored variance divides "
+        "by N: this is CS231n's convention, not the one asked for.",
+        S7,
+        "CS231n assignment 2, layers.py",
+        reversed_and_biased,
+    ),
+    Mistake(
+        "running standard deviation",
+        "You store a standard deviation; what is stored is a variance.",
+        S7,
+        "makemore part 3, cell 7",
+        running_std,
+    ),
+    Mistake(
+        "never updated",
+        "You return the statistics you were given: the new batch leaves no trace.",
+        S7,
+        "pytorch/xla #806",
+        never_updated,
+    ),
+)
+
+UPDATE_RUNNING_STATS = Exercise(
+    "update_running_stats",
+    norms.update_running_stats,
+    ("running_mean", "running_var", "mu", "var", "N", "momentum"),
+    ("running_mean", "running_var"),
+    update_cases,
+    extra=(
+        Property("momentum is 0.1 when left out", _default_momentum, 0),
+        Property("refuses N = 1", _needs_two_for_update, 0.5),
+    ),
+    mistakes=UPDATE_MISTAKES,
+)
+
+
+# --- batchnorm_inference -------------------------------------------------------------
+
+
+def inference_cases(rng):
+    def case(N, D, *eps):
+        return (*batch(rng, N, D), *moments(rng, D), *eps)
+
+    return [case(12, 5), case(9, 3, 0.1), case(1, 17, 1e-3)]
+
+
+def _alone_as_in_company(trial):
+    args = trial.cases[0]
+    (whole,), _ = trial.run(args)
+    (alone,), _ = trial.run((args[0][:1], *args[1:]))
+    if np.allclose(whole[:1], alone):
+        return ()
+    return (
+        f"y[0, 0] is {alone[0, 0]:.6g} alone and {whole[0, 0]:.6g} in a batch",
+        "a sample's result must not depend on its batch mates",
+    )
+
+
+def with_batch_statistics(x, gamma, beta, running_mean, running_var, eps=1e-5):
+    return _scaled(x, gamma, beta, x.mean(0), np.sqrt(x.var(0) + eps))
+
+
+def inference_eps_outside(x, gamma, beta, running_mean, running_var, eps=1e-5):
+    return _scaled(x, gamma, beta, running_mean, np.sqrt(running_var) + eps)
+
+
+def inference_eps_left_out(x, gamma, beta, running_mean, running_var, eps=1e-5):
+    return _scaled(x, gamma, beta, running_mean, np.sqrt(running_var))
+
+
+def inference_by_variance(x, gamma, beta, running_mean, running_var, eps=1e-5):
+    return _scaled(x, gamma, beta, running_mean, running_var + eps)
+
+
+def updates_in_evaluation(x, gamma, beta, running_mean, running_var, eps=1e-5):
+    y = norms.batchnorm_inference(x, gamma, beta, running_mean, running_var, eps)
+    running_mean += 0.1 * (x.mean(0) - running_mean)
+    running_var += 0.1 * (x.var(0) - running_var)
+    return y
+
+
+INFERENCE_MISTAKES = (
+    Mistake(
+        "batch statistics in evaluation",
+        "You normalize with the statistics of the batch you were given; evaluation "
+        "uses the stored ones.",
+        S8,
+        "seed 004, line 443; keras #3085; pytorch/xla #806",
+        with_batch_statistics,
+    ),
+    Mistake(
+        "eps outside the root",
+        "You add eps to the standard deviation; it belongs to the variance, as in "
+        "training.",
+        S4,
+        "Tencent/ncnn #311",
+        inference_eps_outside,
+    ),
+    Mistake(
+        "eps left out",
+        "Your result does not depend on eps; training and evaluation must share it.",
+        S4,
+        "chainer #2214",
+        inference_eps_left_out,
+    ),
+    Mistake(
+        "variance for standard deviation",
+        "You divide by the running variance; its units are those of x squared.",
+        S8,
+        "mbadry1/DeepLearning.ai-Summary #183",
+        inference_by_variance,
+    ),
+    Mistake(
+        "statistics updated in evaluation",
+        "You change the running statistics while evaluating: the test data leak in.",
+        S8,
+        "nn-zero-to-hero #82",
+        updates_in_evaluation,
+        shows="leaves its inputs as they were",
+    ),
+)
+
+BATCHNORM_INFERENCE = Exercise(
+    "batchnorm_inference",
+    norms.batchnorm_inference,
+    ("x", "gamma", "beta", "running_mean", "running_var", "eps"),
+    ("y",),
+    inference_cases,
+    extra=(
+        same_dtype(("y",)),
+        Property(
+            "one sample alone gives what it gives in a batch", _alone_as_in_company
+        ),
+    ),
+    mistakes=INFERENCE_MISTAKES,
+    weights=(2,),
+)
+
+
+# --- merge_statistics ----------------------------------------------------------------
+
+
+def merge_cases(rng):
+    def case(n_a, n_b, D):
+        return (n_a, *moments(rng, D), n_b, *moments(rng, D))
+
+    return [case(9, 4, 5), case(1, 30, 3), case(6, 6, 7)]
+
+
+def _three_groups(trial):
+    """Any order of merging gives the statistics of all samples together."""
+    x, _, _ = batch(trial.rng, 30, 3)
+    parts = [(len(p), p.mean(0), p.var(0)) for p in np.split(x, [7, 19])]
+    a, b, c = parts
+
+    def merge(left, right):
+        n, mu, var = trial.run((*left, *right))[0]
+        return int(n), mu, var
+
+    for merged in (merge(merge(a, b), c), merge(a, merge(b, c))):
+        if not (np.allclose(merged[1], x.mean(0)) and np.allclose(merged[2], x.var(0))):
+            return (
+                "three groups merged in pairs do not give mean and variance of all",
+            )
+    return ()
+
+
+def _far_from_zero(trial):
+    D = 3
+    one = np.ones(D)
+    args = (50, 1e6 * one, 1e-4 * one, 50, 1e6 * one, 3e-4 * one)
+    (_, _, var), _ = trial.run(args)
+    if np.allclose(var, 2e-4, rtol=1e-3):
+        return ()
+    return (
+        "both means are 1e6, the variances 1e-4 and 3e-4, the groups of equal size",
+        f"var[0]: got {var[0]:.3g}, want 0.0002",
+    )
+
+
+def _no_empty_group(trial):
+    mu, var = moments(trial.rng, 3)
+    return rejects(trial.student, (0, mu, var, 5, mu, var), "n_a = 0")
+
+
+def counts_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    d = mu_b - mu_a
+    return n_a + n_b, (mu_a + mu_b) / 2, (var_a + var_b) / 2 + d**2 / 4
+
+
+def means_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    n = n_a + n_b
+    return n, (n_a * mu_a + n_b * mu_b) / n, (n_a * var_a + n_b * var_b) / n
+
+
+def variances_summed(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    n = n_a + n_b
+    return n, (n_a * mu_a + n_b * mu_b) / n, var_a + var_b
+
+
+def merged_squares(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    n = n_a + n_b
+    mu = (n_a * mu_a + n_b * mu_b) / n
+    square = (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n
+    return n, mu, square - mu**2
+
+
+MERGE_MISTAKES = (
+    Mistake(
+        "counts ignored",
+        "You treat both groups as equally large.",
+        S9,
+        "mapillary/inplace_abn #68; Paddle #32464",
+        counts_ignored,
+    ),
+    Mistake(
+        "distance of the means ignored",
+        "You average the variances; what the two means differ by is spread as well.",
+        S9,
+        "rsl_rl #226",
+        means_ignored,
+    ),
+    Mistake(
+        "variances summed",
+        "You add the variances; merging two equal groups must not double the spread.",
+        S9,
+        "rsl_rl #226",
+        variances_summed,
+    ),
+    Mistake(
+        "difference of squares",
+        "The mean of x² minus the square of the mean loses its digits far from 0.",
+        S9,
+        "Paddle #16121",
+        merged_squares,
+        shows="keeps its digits far from 0",
+    ),
+)
+
+MERGE_STATISTICS = Exercise(
+    "merge_statistics",
+    norms.merge_statistics,
+    ("n_a", "mu_a", "var_a", "n_b", "mu_b", "var_b"),
+    ("n", "mu", "var"),
+    merge_cases,
+    extra=(
+        Property("three groups, merged in any order", _three_groups),
+        Property("keeps its digits far from 0", _far_from_zero, 0.5),
+        Property("refuses an empty group", _no_empty_group, 0.5),
+    ),
+    mistakes=MERGE_MISTAKES,
+    weights=(0.5, 1, 1.5),
+)
+
+EXERCISES = (
+    BATCHNORM_FORWARD,
+    UPDATE_RUNNING_STATS,
+    BATCHNORM_INFERENCE,
+    MERGE_STATISTICS,
+)
