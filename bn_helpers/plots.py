@@ -1,0 +1,134 @@
+"""One style for every figure of the course, and the few figures used more than once.
+
+A norm has the same color and line style everywhere, so that figures can be compared
+and read in gray. Colors are Okabe & Ito's, which color-blind readers can tell apart.
+"""
+
+import io
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+COLORS = {
+    "plain": "#D55E00",
+    "batch": "#0072B2",
+    "layer": "#009E73",
+    "group": "#CC79A7",
+    "instance": "#E69F00",
+    "rms": "#56B4E9",
+}
+LINES = {
+    "plain": "--",
+    "batch": "-",
+    "layer": "-.",
+    "group": ":",
+    "instance": (0, (5, 1, 1, 1, 1, 1)),
+    "rms": (0, (1, 1)),
+}
+
+
+def use_style():
+    """Switch matplotlib to the style of the course."""
+    plt.style.use(Path(__file__).with_name("course.mplstyle"))
+
+
+def style(norm, **more):
+    """Keyword arguments of `ax.plot` for one norm: its color and line style.
+
+    Args:
+        norm: "plain" (no norm), "batch", "layer", "group", "instance" or "rms".
+        more: further keyword arguments, which win.
+
+    Raises:
+        ValueError: there is no such norm.
+    """
+    if norm not in COLORS:
+        raise ValueError(f"norm is {norm!r}, expected one of {', '.join(COLORS)}")
+    return {"color": COLORS[norm], "linestyle": LINES[norm], **more}
+
+
+def show(text):
+    """Show the current figure and print what it shows, for eyes and ears alike.
+
+    Args:
+        text: one or two sentences, computed from the data where they state a finding.
+    """
+    plt.show()
+    print("Figure:", text)
+
+
+def digits(images, labels=None, ax=None, columns=16):
+    """Draw images as one picture, row by row.
+
+    Args:
+        images: (N, H, W) or (N, H * W) with H = W, any range; 0 is white.
+        labels: one value per image, written below the picture's rows, or None.
+        ax: where to draw; the current axes if None.
+        columns: images per row; the last row is filled with white.
+
+    Returns:
+        The axes.
+    """
+    ax = plt.gca() if ax is None else ax
+    side = round((images[0].size) ** 0.5)
+    sheet = _tile(images.reshape(-1, side, side), columns)
+    ax.imshow(sheet, cmap="gray_r", interpolation="nearest")
+    ax.set(xticks=[], yticks=[])
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+    if labels is not None:
+        ax.set_xlabel("labels: " + " ".join(map(str, labels)))
+    return ax
+
+
+def drag(draw, **ranges):
+    """A figure with sliders: drag one, and the figure follows.
+
+    Args:
+        draw: called with one keyword argument per slider; draws a new figure.
+        ranges: for each slider (lowest, highest, start).
+
+    Returns:
+        A widget. It needs a running kernel; a stored notebook shows only its name, so
+        each one has a static figure beside it.
+    """
+    from ipywidgets import FloatSlider, Image, VBox
+
+    class Sliders(VBox):
+        def __repr__(self):  # what a reader sees where no kernel runs
+            return f"(sliders for {' and '.join(ranges)}: run this cell, then drag)"
+
+    sliders = {
+        name: FloatSlider(start, min=low, max=high, step=(high - low) / 100)
+        for name, (low, high, start) in ranges.items()
+    }
+    image = Image(format="png")
+
+    def redraw(_=None):
+        draw(**{name: slider.value for name, slider in sliders.items()})
+        image.value = _png(plt.gcf())
+
+    for name, slider in sliders.items():
+        slider.description = name
+        slider.observe(redraw, "value")
+    redraw()
+    return Sliders([*sliders.values(), image])
+
+
+def _tile(images, columns):
+    """(N, H, W) as one (rows * H, columns * W) array."""
+    columns = min(columns, len(images))
+    n, h, w = images.shape
+    rows = -(-n // columns)
+    sheet = np.zeros((rows * columns, h, w), images.dtype)
+    sheet[:n] = images
+    return sheet.reshape(rows, columns, h, w).swapaxes(1, 2).reshape(rows * h, -1)
+
+
+def _png(figure):
+    """The figure as PNG bytes; closed, so that it is not shown twice."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    plt.close(figure)
+    return buffer.getvalue()
