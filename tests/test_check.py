@@ -32,6 +32,9 @@ class Hostile:
     dtype = "float64"
     shape = (12, 5)
 
+    def __getattr__(self, name):
+        raise RuntimeError("looked into")
+
     def __eq__(self, other):
         raise RuntimeError("compared")
 
@@ -64,6 +67,11 @@ def generator(*args):
     yield from right(*args)
 
 
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("asked what is wrong")
+
+
 def raising(error):
     def student(*args):
         raise error
@@ -90,6 +98,7 @@ HOSTILE = {
     "strange exception": raising(
         type("Odd", (Exception,), {"__str__": lambda s: ""})()
     ),
+    "unspeakable exception": raising(Unspeakable()),
     "html exception": raising(ValueError("<script>alert(1)</script>")),
     "class": type("Student", (), {}),
 }

@@ -88,10 +88,10 @@ def call(function, *args):
 
 def as_arrays(result, names):
     """The named outputs as a tuple of plain arrays; extra ones are ignored."""
-    if len(names) == 1 and not isinstance(result, (tuple, list)):
-        result = (result,)
     if result is None:
         raise Failed("returned None; is the return statement missing?")
+    if len(names) == 1 and not isinstance(result, (tuple, list)):
+        result = (result,)
     if not isinstance(result, (tuple, list)) or len(result) < len(names):
         count = len(result) if isinstance(result, (tuple, list)) else 1
         raise Failed(
@@ -103,9 +103,8 @@ def as_arrays(result, names):
 
 
 def _as_array(value, name):
-    detach = getattr(value, "detach", None)  # a torch tensor is welcome too
-    with contextlib.suppress(Exception):
-        value = detach().cpu().numpy() if callable(detach) else value
+    with contextlib.suppress(Exception):  # a torch tensor is welcome too
+        value = value.detach().cpu().numpy()
     try:
         array = np.array(value, subok=False)
     except Exception as error:
@@ -162,7 +161,7 @@ class Trial:
         self.exercise, self.student, self.rng = exercise, student, rng
         self.cases = exercise.cases(rng)
         self.wanted = [exercise.run(exercise.reference, args)[0] for args in self.cases]
-        self._got = {}
+        self._got, self._wrong = {}, {}
 
     @property
     def attempted(self):
@@ -217,14 +216,22 @@ class Trial:
 
     def _gives(self, mistake, k):
         """Whether a mistake's output k is the student's on every case."""
-        if mistake.shows is not None:
-            return False
-        wrong = self._of_mistake(mistake)
-        return all(_close(g, w[k]) for g, w in zip(self.outputs(k), wrong, strict=True))
+        wrong = None if mistake.shows else self._of_mistake(mistake)
+        return wrong is not None and all(
+            _close(g, w[k]) for g, w in zip(self.outputs(k), wrong, strict=True)
+        )
 
     def _of_mistake(self, mistake):
-        with np.errstate(all="ignore"):
-            return [self.exercise.run(mistake.code, args)[0] for args in self.cases]
+        """Outputs of a mistake on every case, computed once; None where it fails."""
+        if mistake.name not in self._wrong:
+            try:
+                wrong = [
+                    self.exercise.run(mistake.code, args)[0] for args in self.cases
+                ]
+            except Failed:
+                wrong = None
+            self._wrong[mistake.name] = wrong
+        return self._wrong[mistake.name]
 
 
 def _close(got, want):
@@ -365,5 +372,8 @@ def _each_said_once(rows):
 
 
 def _one_line(error):
-    text = (str(error) or "no message").splitlines()[0]
+    try:
+        text = (str(error) or "no message").splitlines()[0]
+    except Exception:  # a message can be student code, too
+        text = "no message"
     return text if len(text) <= 120 else text[:117] + "..."
