@@ -14,7 +14,13 @@ from tools import pin
 
 # marker -> programs of which one must be there, and what to install
 NEEDS = {
-    "browser": ("chromium", "chromium-browser", "google-chrome", "chrome"),
+    "browser": (
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome",
+        r"C:\Program Files\Google\Chrome\Application\chrome.exe",
+    ),
     "sandbox": ("bwrap",),
 }
 PACKAGES = {"browser": "chromium", "sandbox": "bubblewrap"}

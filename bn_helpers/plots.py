@@ -4,7 +4,9 @@ A norm has the same color and line style everywhere, so that figures can be comp
 and read in gray. Colors are Okabe & Ito's, which color-blind readers can tell apart.
 """
 
+import inspect
 import io
+import textwrap
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -55,7 +57,7 @@ def show(text):
         text: one or two sentences, computed from the data where they state a finding.
     """
     plt.show()
-    print("Figure:", text)
+    print(textwrap.fill(f"Figure: {text}", 88))
 
 
 def digits(images, labels=None, ax=None, columns=16):
@@ -86,8 +88,9 @@ def drag(draw, **ranges):
     """A figure with sliders: drag one, and the figure follows.
 
     Args:
-        draw: called with one keyword argument per slider; draws a new figure.
-        ranges: for each slider (lowest, highest, start).
+        draw: called with one keyword argument per slider; draws a new figure. Its
+            defaults are where the sliders start.
+        ranges: for each slider (lowest, highest, step).
 
     Returns:
         A widget. It needs a running kernel; a stored notebook shows only its name, so
@@ -99,9 +102,10 @@ def drag(draw, **ranges):
         def __repr__(self):  # what a reader sees where no kernel runs
             return f"(sliders for {' and '.join(ranges)}: run this cell, then drag)"
 
+    starts = inspect.signature(draw).parameters
     sliders = {
-        name: FloatSlider(start, min=low, max=high, step=(high - low) / 100)
-        for name, (low, high, start) in ranges.items()
+        name: FloatSlider(starts[name].default, min=low, max=high, step=step)
+        for name, (low, high, step) in ranges.items()
     }
     image = Image(format="png")
 

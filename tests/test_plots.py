@@ -37,6 +37,8 @@ def test_figures_are_opaque_on_dark_pages():
 def test_show_prints_the_text(capsys):
     plots.show("two lines that cross.")
     assert capsys.readouterr().out == "Figure: two lines that cross.\n"
+    plots.show("word " * 40)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 88
 
 
 def test_digits_tiles_row_by_row():
@@ -51,11 +53,11 @@ def test_digits_tiles_row_by_row():
 def test_dragging_a_slider_redraws():
     drawn = []
 
-    def draw(slope):
+    def draw(slope=1.0):
         drawn.append(slope)
         plt.figure(figsize=(2, 1)).gca().plot([0, slope])
 
-    sliders = plots.drag(draw, slope=(0, 2, 1.0))
+    sliders = plots.drag(draw, slope=(0, 2, 0.5))
     slider, image = sliders.children
     before = image.value
     slider.value = 2.0
