@@ -1,0 +1,659 @@
+"""The front door, in copies of the course whose paths have spaces and any letters."""
+
+import ast
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+OUTPUT = {"name": "stdout", "output_type": "stream", "text": ["é\n"]}
+SOLVED = """
+import sys
+from pathlib import Path
+
+option, lesson, folder = sys.argv[1:]
+assert option == "--solved"
+(Path(folder) / f"{lesson}.ipynb").write_text('{"solved": true}', encoding="utf-8")
+"""
+
+
+def lesson_text(name, version="a" * 12):
+    code = {"cell_type": "code", "id": "a", "metadata": {}, "source": ["print('é')"]}
+    return json.dumps(
+        {
+            "cells": [
+                {"cell_type": "markdown", "id": "t", "metadata": {}, "source": [name]},
+                {**code, "execution_count": 3, "outputs": [OUTPUT]},
+            ],
+            "metadata": {"course": {"lesson": name, "version": version}},
+            "nbformat": 4,
+            "nbformat_minor": 5,
+        }
+    )
+
+
+@pytest.fixture
+def tree(tmp_path):
+    """A small course: the real front door, two lessons, one data file."""
+    root = tmp_path / "my course é 课程"
+    for name in ("course.py", "pyproject.toml", "requirements.lock"):
+        (root / name).parent.mkdir(exist_ok=True)
+        shutil.copy(ROOT / name, root / name)
+    shutil.copytree(ROOT / "tools" / "jupyter", root / "tools" / "jupyter")
+    write(root / "tools" / "build.py", SOLVED)
+    write(root / "bn_helpers" / "__init__.py", "")
+    for name in ("01_forward_pass", "03_activation_distributions"):
+        write(root / "notebooks" / f"{name}.ipynb", lesson_text(name))
+    write(root / "data" / "MNIST" / "digits.gz", "digits")
+    digest = hashlib.sha256(b"digits").hexdigest()
+    write(root / "data" / "checksums.txt", f"{digest}  MNIST/digits.gz\n")
+    return root
+
+
+@pytest.fixture
+def course(tree, monkeypatch):
+    """The copy's course.py as a module."""
+    spec = importlib.util.spec_from_file_location("course_copy", tree / "course.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.delenv("CONDA_PREFIX", raising=False)
+    monkeypatch.chdir(tree)
+    return module
+
+
+@pytest.fixture
+def door(course, monkeypatch):
+    """The front door of a course that is set up; what it would start is not started."""
+    monkeypatch.setattr(course, "environment", lambda *extras: sys.executable)
+    monkeypatch.setattr(course, "hand_over", lambda words: 0)
+    return course
+
+
+# no test installs anything: pip finds nobody at home
+NO_INDEX = {
+    "PIP_CONFIG_FILE": os.devnull,
+    "PIP_INDEX_URL": "http://127.0.0.1:9/simple",
+    "PIP_EXTRA_INDEX_URL": "",
+    "PIP_FIND_LINKS": "",
+    "PIP_RETRIES": "0",
+}
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def user_environment(conda, **more):
+    """What a user's shell sets; `conda` is simulated by the Python that runs this."""
+    left_out = {"CONDA_PREFIX", "OMP_NUM_THREADS", "PYTHONPATH"}
+    kept = {name: os.environ[name] for name in os.environ.keys() - left_out}
+    simulated = {"CONDA_PREFIX": sys.prefix} if conda else {}
+    return {**kept, **NO_INDEX, **simulated, **more}
+
+
+def typed(tree, *words, python=(), conda=True, cwd=None, **more):
+    return subprocess.run(
+        [sys.executable, *python, tree / "course.py", *words],
+        cwd=cwd or tree,
+        env=user_environment(conda, PYTHONIOENCODING="utf-8", **more),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=120,  # a JupyterLab that should not have started would wait forever
+    )
+
+
+def plainly(result):
+    """What a command that failed said: one paragraph, and no traceback."""
+    assert result.returncode == 1, result.stdout + result.stderr
+    assert "Traceback" not in result.stderr
+    said = result.stderr.strip().split("\n\n")[-1]
+    assert "\n" not in said
+    return said
+
+
+# Python
+
+
+def test_an_old_python_can_read_the_whole_file():
+    source = (ROOT / "course.py").read_text(encoding="utf-8")
+    ast.parse(source, feature_version=(3, 6))
+
+
+def test_an_old_python_is_told_so(tree):
+    pretend = "import sys; sys.version_info = (3, 8, 10, 'final', 0); import course"
+    result = subprocess.run(
+        [sys.executable, "-c", pretend], cwd=tree, capture_output=True, text=True
+    )
+    assert plainly(result).startswith("Python 3.11 or newer is needed, this is 3.8")
+
+
+# lab
+
+
+def test_lab_serves_the_students_copies(tree):
+    port, token = str(free_port()), "--IdentityProvider.token=secret"
+    command = [sys.executable, "course.py", "lab", "3", "--no-browser", "--port", port]
+    config = {"JUPYTER_CONFIG_DIR": str(tree.parent / "config")}
+    with subprocess.Popen(
+        [*command, token],
+        cwd=tree,
+        env=user_environment(conda=True, **config),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    ) as server:
+        address = f"http://127.0.0.1:{port}"
+        try:
+            wait_for(f"{address}/api/status", server)
+            names = [item["name"] for item in ask(f"{address}/api/contents")["content"]]
+            page = fetch(f"{address}/lab").read().decode()
+            start = fetch(f"{address}/").url
+        finally:
+            fetch(f"{address}/api/shutdown", method="POST")
+            said, _ = server.communicate(timeout=60)
+    assert server.returncode == 0 and "Traceback" not in said
+    assert names == ["01_forward_pass.ipynb", "03_activation_distributions.ipynb"]
+    assert start.endswith("/lab/tree/03_activation_distributions.ipynb")
+    disabled = re.search(r'"disabledExtensions": \[([^]]*)', page).group(1)
+    assert "@jupyterlab/apputils-extension:announcements" in disabled
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def fetch(address, method="GET"):
+    headers = {"Authorization": "token secret"}
+    return urllib.request.urlopen(
+        urllib.request.Request(address, method=method, headers=headers), timeout=60
+    )
+
+
+def ask(address):
+    return json.load(fetch(address))
+
+
+def wait_for(address, server):
+    while server.poll() is None:
+        try:
+            return ask(address)
+        except (urllib.error.URLError, ConnectionError):
+            time.sleep(0.1)
+    raise AssertionError(server.stdout.read())
+
+
+def test_lab_says_that_a_port_is_taken(tree):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        said = plainly(typed(tree, "lab", "--port", port))
+    assert said.startswith(f"Port {port} cannot be used")
+    assert not (tree / "work").exists()
+
+
+def test_lab_copies_lessons_without_outputs(tree, door):
+    assert door.main(["lab"]) == 0
+    copy = json.loads((tree / "work/01_forward_pass.ipynb").read_text(encoding="utf-8"))
+    original = json.loads(lesson_text("01_forward_pass"))
+    assert copy["cells"][1] == {
+        **original["cells"][1],
+        "execution_count": None,
+        "outputs": [],
+    }
+    assert copy["cells"][0] == original["cells"][0]
+    assert copy["metadata"] == original["metadata"]
+
+
+@pytest.mark.parametrize("mine", ["my answers", lesson_text("01_forward_pass")])
+def test_lab_never_overwrites_and_tells_of_a_changed_lesson(tree, door, capsys, mine):
+    write(tree / "work/01_forward_pass.ipynb", mine)
+    newer = lesson_text("01_forward_pass", version="b" * 12)
+    write(tree / "notebooks/01_forward_pass.ipynb", newer)
+    assert door.main(["lab"]) == 0
+    assert (tree / "work/01_forward_pass.ipynb").read_text(encoding="utf-8") == mine
+    said = capsys.readouterr().out
+    assert "Lesson 01_forward_pass has changed" in said
+    assert "course.py fresh 01" in said
+
+
+def test_lab_keeps_quiet_when_nothing_changed(door, capsys):
+    door.main(["lab"])
+    capsys.readouterr()
+    door.main(["lab"])
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_lab_passes_other_options_on(door, monkeypatch):
+    started = []
+    monkeypatch.setattr(door, "hand_over", lambda words: started.extend(words) or 5)
+    assert door.main(["lab", "--ip=0.0.0.0", "--port", "7000", "--no-browser"]) == 5
+    assert {"--ip=0.0.0.0", "--ServerApp.port=7000", "--no-browser"} <= set(started)
+
+
+def test_no_built_lesson_is_said_plainly(tree, door, capsys):
+    shutil.rmtree(tree / "notebooks")
+    assert door.main(["lab"]) == 1
+    assert "course.py build" in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_said_plainly(tree, door, capsys):
+    write(tree / "work", "a file where the folder goes")
+    assert door.main(["lab"]) == 1
+    assert str(tree / "work") in capsys.readouterr().err
+
+
+# data
+
+
+@pytest.mark.parametrize("state", ["missing", "damaged"])
+def test_an_unfit_data_file_is_named_with_its_cure(tree, state):
+    path = tree / "data/MNIST/digits.gz"
+    path.unlink() if state == "missing" else path.write_text("other")
+    said = plainly(typed(tree, "lab"))
+    assert said.startswith(f"data/MNIST/digits.gz is {state}.")
+    assert "git checkout -- data/MNIST/digits.gz" in said
+    assert "new download" in said
+
+
+def test_a_missing_list_of_checksums_is_named(tree, door, capsys):
+    (tree / "data/checksums.txt").unlink()
+    assert door.main(["lab"]) == 1
+    assert "data/checksums.txt is missing" in capsys.readouterr().err
+
+
+def test_a_damaged_notebook_of_the_course_is_named(tree, door, capsys):
+    write(tree / "notebooks/01_forward_pass.ipynb", "<<<<<<< mine")
+    assert door.main(["lab"]) == 1
+    said = capsys.readouterr().err
+    assert "notebooks/01_forward_pass.ipynb is damaged" in said
+    assert "git checkout -- notebooks/01_forward_pass.ipynb" in said
+
+
+# fresh and solution
+
+
+def test_fresh_keeps_every_earlier_file(tree, door):
+    for answer in ("first", "second", "third"):
+        write(tree / "work/03_activation_distributions.ipynb", answer)
+        assert door.main(["fresh", "3"]) == 0
+    kept = list((tree / "work").glob("03_*_kept-*.ipynb"))
+    assert {path.read_text(encoding="utf-8") for path in kept} == {
+        "first",
+        "second",
+        "third",
+    }
+    dated = r"03_activation_distributions_kept-\d{4}-\d\d-\d\d_\d{4}(-\d+)?\.ipynb"
+    assert all(re.fullmatch(dated, path.name) for path in kept)
+    new = json.loads((tree / "work/03_activation_distributions.ipynb").read_text())
+    assert new["cells"][1]["outputs"] == []
+
+
+def test_fresh_leaves_an_untouched_copy_alone(tree, door, capsys):
+    door.main(["lab"])
+    assert door.main(["fresh", "01"]) == 0
+    assert len(list((tree / "work").iterdir())) == 2
+    assert "is new already" in capsys.readouterr().out
+
+
+def test_solution_is_built_and_an_edited_one_is_kept(tree):
+    folder = tree / "work" / "solutions"
+    for _ in range(2):
+        assert typed(tree, "solution", "03").returncode == 0
+    solved = folder / "03_activation_distributions.ipynb"
+    assert [path.name for path in folder.iterdir()] == [solved.name]
+    solved.write_text("my notes", encoding="utf-8")
+    assert typed(tree, "solution", "03").returncode == 0
+    assert solved.read_text(encoding="utf-8") == '{"solved": true}'
+    (kept,) = folder.glob("*_kept-*")
+    assert kept.read_text(encoding="utf-8") == "my notes"
+
+
+def test_a_solution_that_cannot_be_built_is_said_plainly(tree):
+    write(tree / "tools/build.py", "raise SystemExit('line 3: no end')")
+    result = typed(tree, "solution", "03")
+    assert "line 3: no end" in result.stderr
+    assert "could not be built" in plainly(result)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "3",
+        "03",
+        "03_activation_distributions",
+        "work/03_activation_distributions.ipynb",
+    ],
+)
+def test_a_lesson_has_many_names(door, name):
+    assert door.find_lesson(name).stem == "03_activation_distributions"
+
+
+@pytest.mark.parametrize("name", ["2", "0", "forward", "²", ""])
+def test_an_unknown_lesson_gets_the_list(door, capsys, name):
+    assert door.main(["fresh", name]) == 1
+    said = capsys.readouterr().err
+    assert "01_forward_pass, 03_activation_distributions" in said
+
+
+def test_it_works_from_another_directory(tree, tmp_path):
+    assert typed(tree, "fresh", "1", cwd=tmp_path).returncode == 0
+    assert (tree / "work/01_forward_pass.ipynb").exists()
+    assert sorted(tmp_path.iterdir()) == [tree]
+
+
+# test and build
+
+
+def test_test_runs_pytest_over_tests_and_notebooks(tree, door, monkeypatch):
+    runs = []
+    monkeypatch.setattr(door, "hand_over", lambda words: runs.append(words[3:]))
+    door.main(["test", "-x", "-k", "lab", "tests/test_course.py"])
+    door.main(["test", "--long"])
+    strict = ["--nbval", "-n", "2", "--dist", "loadfile"]
+    mine = ["-x", "-k", "lab", "tests/test_course.py"]
+    assert runs == [[*strict, "-m", "not long", *mine], strict]
+    assert Path.cwd() == tree
+
+
+def test_the_exit_code_passes_through(tree):
+    write(tree / "tools/build.py", "import sys; sys.exit(len(sys.argv))")
+    assert typed(tree, "build", "01", "--force").returncode == 3
+
+
+def test_windows_waits_and_passes_the_exit_code(course, monkeypatch):
+    monkeypatch.setattr(course, "WINDOWS", True)
+    assert course.hand_over([sys.executable, "-c", "raise SystemExit(4)"]) == 4
+
+
+def test_ctrl_c_is_left_to_the_command(course, monkeypatch):
+    answers = [KeyboardInterrupt, KeyboardInterrupt]
+
+    def wait(process):
+        if answers:
+            raise answers.pop()
+        return 130
+
+    monkeypatch.setattr(subprocess.Popen, "wait", wait)
+    assert course.run([sys.executable, "-c", ""]) == 130
+
+
+def test_only_commands_that_pass_options_on_take_unknown_ones(tree):
+    result = typed(tree, "fresh", "3", "--force")
+    assert result.returncode == 2
+    assert "unrecognized arguments: --force" in result.stderr
+
+
+# set-up
+
+
+class Installer:
+    """Stands in for venv and pip; `asked` is what they were asked for."""
+
+    def __init__(self, course):
+        self.course, self.asked = course, []
+        self.code, self.log, self.killed, self.trouble = 0, "", False, ""
+
+    def run(self, words, **options):
+        if "venv" in words:
+            self.asked.append("venv")
+            shutil.rmtree(self.course.VENV, ignore_errors=True)
+            write(self.course.VENV_PYTHON, "")
+            return 0
+        self.asked.append(f"pip {words[-1]}")
+        write(self.course.PIP_LOG, self.log)
+        if self.killed:
+            raise SystemExit
+        return self.code
+
+    def again(self, *extras):
+        """What one more start asks for, now that nothing goes wrong."""
+        self.asked, self.code, self.log = [], 0, ""
+        self.killed, self.trouble = False, ""
+        self.course.environment(*extras)
+        return self.asked
+
+
+@pytest.fixture
+def installer(course, monkeypatch):
+    installer = Installer(course)
+    monkeypatch.setattr(course, "run", installer.run)
+    monkeypatch.setattr(course, "venv_works", course.VENV_PYTHON.exists)
+    monkeypatch.setattr(course, "probe", lambda _: {"packages": installer.trouble})
+    return installer
+
+
+def test_the_first_start_sets_up_and_the_second_does_not(course, installer, capsys):
+    assert installer.again() == ["venv", "pip ."]
+    said = capsys.readouterr().out
+    assert "2 to 5 minutes" in said and "GB" in said
+    assert installer.again() == []
+    assert capsys.readouterr().out == ""
+
+
+def test_an_install_that_was_killed_is_made_anew(course, installer):
+    installer.killed = True
+    with pytest.raises(SystemExit):
+        course.environment()
+    assert not course.MARKER.exists()
+    assert installer.again() == ["venv", "pip ."]
+    assert installer.again() == []
+
+
+def test_a_failed_download_is_taken_up_again(course, installer):
+    # pip's build of the package is indented, and unpacks nothing of ours
+    installer.code, installer.log = (
+        1,
+        "2026   Installing collected packages: setuptools",
+    )
+    with pytest.raises(course.Problem):
+        course.environment()
+    assert installer.again() == ["pip ."]
+
+
+def test_a_failure_while_unpacking_starts_anew(course, installer):
+    installer.code, installer.log = 1, "2026 Installing collected packages: torch"
+    with pytest.raises(course.Problem):
+        course.environment()
+    assert installer.again() == ["venv", "pip ."]
+
+
+@pytest.mark.parametrize("name", ["pyproject.toml", "requirements.lock"])
+def test_a_changed_list_of_packages_is_installed(tree, installer, name):
+    installer.again("test")
+    with open(tree / name, "a", encoding="utf-8") as file:
+        file.write("# changed\n")
+    assert installer.again() == ["pip .[test]"]
+    assert installer.again("test") == []
+
+
+def test_an_extra_is_added_and_kept(installer):
+    installer.again()
+    assert installer.again("test") == ["pip .[test]"]
+    assert installer.again() == []
+
+
+def test_a_venv_without_python_is_made_anew(course, installer):
+    installer.again()
+    course.VENV_PYTHON.unlink()
+    assert installer.again() == ["venv", "pip ."]
+
+
+def test_somebodys_own_venv_is_used_and_not_deleted(course, installer):
+    write(course.VENV_PYTHON, "")
+    write(course.VENV / "theirs", "")
+    assert installer.again() == ["pip ."]
+    assert (course.VENV / "theirs").exists()
+
+
+@pytest.mark.parametrize("text", ["", "\0", "test", "[] {}"])
+def test_a_damaged_marker_means_installing_again(course, installer, text):
+    installer.again()
+    write(course.MARKER, text)
+    assert installer.again() == ["pip ."]
+
+
+def test_packages_that_do_not_work_are_not_called_ready(course, installer):
+    installer.trouble = "import torchvision: operator torchvision::nms does not exist"
+    with pytest.raises(course.Problem, match="matched pair.* torch==.* torchvision=="):
+        course.environment()
+    assert not course.MARKER.exists()
+
+
+def test_an_old_python_in_the_venv_does_not_count(course):
+    assert not course.venv_works()
+    write(course.VENV_PYTHON, "not a program")
+    course.VENV_PYTHON.chmod(0o755)
+    assert not course.venv_works()
+
+
+def test_without_a_network_set_up_says_so_and_can_be_run_again(tree):
+    result = typed(tree, "lab", conda=False)
+    assert "index could not be reached" in plainly(result)
+    assert "run the same command again" in plainly(result)
+    assert result.stdout.startswith("Setting up")
+    assert not (tree / ".venv/course.txt").exists()
+    assert (tree / ".venv/install.log").exists()
+
+
+@pytest.mark.parametrize(
+    ("log", "advice"),
+    [
+        ("OSError: [Errno 28] No space left on device", "The disk is full"),
+        ("HINT: This error might have occurred since Windows Long Path", "short path"),
+        ("Failed: NameResolutionError(host='pypi.org')", "could not be reached"),
+        ("ReadTimeoutError: Read timed out.", "could not be reached"),
+        ("ERROR: No matching distribution found for torch==2.15.0", "no build for"),
+        ("ERROR: Operation cancelled by user", "was stopped"),
+        ("ERROR: something nobody has seen", "install.log"),
+    ],
+)
+def test_pips_troubles_are_explained(course, log, advice):
+    write(course.PIP_LOG, log)
+    assert advice in course.pip_trouble()
+
+
+@pytest.mark.parametrize("module", ["venv", "ensurepip"])
+def test_a_python_that_makes_no_environment_is_said_plainly(
+    course, monkeypatch, capsys, module
+):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == module else find(name)
+    )
+    assert course.main(["lab"]) == 1
+    package = "python{}.{}-venv".format(*sys.version_info)
+    assert f"sudo apt install {package}" in capsys.readouterr().err
+    assert not course.VENV.exists()
+
+
+def test_a_full_disk_is_said_before_anything_is_made(course, monkeypatch, capsys):
+    usage = shutil.disk_usage(course.ROOT)._replace(free=5 * 10**8)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
+    assert course.main(["lab"]) == 1
+    assert "0.5 GB are free; the course needs about" in capsys.readouterr().err
+    assert not course.VENV.exists()
+
+
+# conda
+
+
+def test_a_conda_environment_with_the_packages_is_used(course, installer, monkeypatch):
+    monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
+    assert course.environment("test") == sys.executable
+    assert installer.asked == []
+
+
+def test_a_conda_environment_that_is_not_pythons_own_is_left_alone(
+    course, installer, monkeypatch
+):
+    monkeypatch.setenv("CONDA_PREFIX", str(course.ROOT))
+    assert course.environment() == course.VENV_PYTHON
+
+
+@pytest.mark.parametrize(
+    ("where", "cure"),
+    [
+        ("dependencies", "conda env update -f environment.yml"),
+        ("test", "pip install no-"),
+    ],
+)
+def test_a_conda_environment_that_lacks_packages_is_told_which(
+    course, installer, monkeypatch, capsys, where, cure
+):
+    monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
+    project = course.ROOT / "pyproject.toml"
+    text = project.read_text(encoding="utf-8")
+    write(project, text.replace(f"{where} = [", f'{where} = ["no-such-thing>=1",'))
+    assert course.environment("test") == course.VENV_PYTHON
+    said = capsys.readouterr().out
+    assert "lacks no-such-thing;" in said and cure in said
+
+
+# doctor
+
+
+def report(result):
+    """The doctor's items, each with its state; checks that every FAIL has a cure."""
+    lines = result.stdout.splitlines()
+    assert sum(line.startswith("FAIL") for line in lines) == sum(
+        line.strip().startswith("fix: ") for line in lines
+    )
+    return {line.split()[1]: line.split()[0] for line in lines if line[0] != " "}
+
+
+def test_doctor_runs_before_anything_is_installed(tree):
+    result = typed(tree, "doctor", python=["-I", "-S"], conda=False)
+    failed = [name for name, state in report(result).items() if state == "FAIL"]
+    assert failed == ["packages", "kernel"]
+    assert result.returncode == 1
+    assert re.search(r'course\.py"? lab installs them', result.stdout)
+    assert not (tree / ".venv").exists()
+
+
+def test_doctor_finds_all_in_order(tree):
+    result = typed(tree, "doctor")
+    assert set(report(result).values()) == {"OK"}, result.stdout
+    assert result.returncode == 0
+
+
+def test_doctor_finds_what_is_wrong(tree):
+    (tree / "data/MNIST/digits.gz").write_text("other")
+    nms = "raise RuntimeError('operator torchvision::nms does not exist')"
+    write(tree / "torchvision.py", nms)
+    project = (tree / "pyproject.toml").read_text(encoding="utf-8")
+    write(tree / "pyproject.toml", project.replace('"tqdm>=4.66,<5"', '"tqdm>=1,<2"'))
+    result = typed(tree, "doctor", OMP_NUM_THREADS="many")
+    failed = [name for name, state in report(result).items() if state == "FAIL"]
+    assert failed == ["packages", "data", "threads"]
+    assert result.returncode == 1
+    assert re.search(r"tqdm<2,>=1 is needed, [\d.]+ is installed", result.stdout)
+    assert re.search(r"matched pair: .* torch==\S+ torchvision==\S+", result.stdout)
+    assert "data/MNIST/digits.gz is damaged" in result.stdout
+
+
+def test_doctor_survives_a_package_that_kills_python(tree):
+    write(tree / "numpy.py", "import os; os._exit(3)")
+    result = typed(tree, "doctor")
+    assert report(result)["packages"] == "FAIL"
+    assert "exit code 3" in result.stdout
+
+
+def test_doctor_knows_a_foreign_kernel(course, tmp_path, monkeypatch):
+    kernel = tmp_path / "kernels" / "python3"
+    write(kernel / "kernel.json", '{"argv": ["/other/python3"], "display_name": "P"}')
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
+    assert course.foreign_kernel() == "/other/python3"
