@@ -1,0 +1,31 @@
+"""README.md promises what is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from bn_helpers.check import lesson_01
+
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = ("README.md", "CONTRIBUTING.md", "data/README.md")
+
+
+def test_it_is_short():
+    assert len(README.splitlines()) <= 120
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_relative_links_lead_somewhere(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = re.findall(r"\]\(([^)#]+)\)", text)
+    local = [t for t in targets if "://" not in t]
+    missing = [t for t in local if not (ROOT / page).parent.joinpath(t).exists()]
+    assert not missing
+
+
+def test_the_tables_are_what_the_check_says():
+    exercise = lesson_01.BATCHNORM_FORWARD
+    for student in (lesson_01.unbiased, lesson_01.forward_reference):
+        assert f"```text\n{exercise.score(student, 3, seed=0).text}\n```" in README
