@@ -611,7 +611,7 @@ def solution(args):
     python = environment()
     with tempfile.TemporaryDirectory() as folder:
         build = [python, "-m", "tools.build", "--solved", lesson.stem, folder]
-        if run(build, cwd=ROOT, env=child_environment()):
+        if run(build, env=child_environment()):
             raise Problem(f"{lesson.stem} could not be built; the reason is above.")
         solved = next(Path(folder).glob("*.ipynb"))
         renew(WORK / "solutions" / solved.name, solved.read_text(encoding="utf-8"))
