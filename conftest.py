@@ -27,6 +27,7 @@ PACKAGES = {"browser": "chromium", "sandbox": "bubblewrap"}
 WHOLE_NOTEBOOKS = ("no", "each", "loadfile", "loadscope")
 
 pin(os.environ)  # kernels inherit it
+pytest.register_assert_rewrite("bank")  # the base class of the lessons' check tests
 
 
 def pytest_configure(config):

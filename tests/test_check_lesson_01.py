@@ -1,31 +1,10 @@
 """Lesson 01: every known mistake is named, every honest solution passes."""
 
 import numpy as np
-import pytest
 import torch
+from bank import BankTests
 
-from bn_helpers import check
 from bn_helpers.check import lesson_01
-
-POINTS = 3
-SEEDS = range(20)
-MISTAKES = [(e, m) for e in lesson_01.EXERCISES for m in e.mistakes]
-
-
-@pytest.mark.parametrize("exercise", lesson_01.EXERCISES, ids=lambda e: e.name)
-def test_the_reference_has_full_marks(exercise):
-    for seed in SEEDS:
-        assert exercise.score(exercise.reference, POINTS, seed) == POINTS
-
-
-@pytest.mark.parametrize(
-    ("exercise", "mistake"), MISTAKES, ids=[f"{e.name}: {m.name}" for e, m in MISTAKES]
-)
-def test_a_mistake_fails_and_is_named_as_nothing_else(exercise, mistake):
-    for seed in SEEDS:
-        score = exercise.score(mistake.code, POINTS, seed)
-        assert score < POINTS
-        assert score.mistakes == (mistake.name,)
 
 
 def loops(x, gamma, beta, eps=1e-5):
@@ -143,23 +122,11 @@ def merged_stack(n_a, mu_a, var_a, n_b, mu_b, var_b):
     return np.array(n_a + n_b), mu, within + between
 
 
-HONEST = {
-    "batchnorm_forward": (loops, einsum, with_torch, Closure()),
-    "update_running_stats": (stepwise_update, averaged_update, listed_update),
-    "batchnorm_inference": (affine_inference, row_by_row, torch_inference),
-    "merge_statistics": (merged_sums, merged_from_b, merged_stack),
-}
-
-
-@pytest.mark.parametrize("exercise", lesson_01.EXERCISES, ids=lambda e: e.name)
-def test_honest_solutions_have_full_marks(exercise):
-    for student in HONEST[exercise.name]:
-        for seed in SEEDS:
-            score = exercise.score(student, POINTS, seed)
-            assert score == POINTS, score.text
-
-
-def test_the_lesson_finds_its_checks():
-    for exercise in lesson_01.EXERCISES:
-        assert check.exercise(exercise.name) is exercise
-        assert getattr(check, exercise.name)(exercise.reference) > 0
+class TestBank(BankTests):
+    lesson = lesson_01
+    honest = {
+        "batchnorm_forward": (loops, einsum, with_torch, Closure()),
+        "update_running_stats": (stepwise_update, averaged_update, listed_update),
+        "batchnorm_inference": (affine_inference, row_by_row, torch_inference),
+        "merge_statistics": (merged_sums, merged_from_b, merged_stack),
+    }

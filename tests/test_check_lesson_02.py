@@ -1,44 +1,12 @@
 """Lesson 02: every known mistake is named, every honest solution passes."""
 
-import re
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from bank import POINTS, BankTests
 from torch.nn.functional import batch_norm
 
-from bn_helpers import check
 from bn_helpers.check import lesson_02
-
-POINTS = 3
-SEEDS = range(20)
-MISTAKES = [(e, m) for e in lesson_02.EXERCISES for m in e.mistakes]
-LESSON = Path(__file__).resolve().parents[1] / "lessons" / "02_backward_derivation.md"
-
-
-@pytest.mark.parametrize("exercise", lesson_02.EXERCISES, ids=lambda e: e.name)
-def test_the_reference_has_full_marks(exercise):
-    for seed in SEEDS:
-        assert exercise.score(exercise.reference, POINTS, seed) == POINTS
-
-
-@pytest.mark.parametrize(
-    ("exercise", "mistake"), MISTAKES, ids=[f"{e.name}: {m.name}" for e, m in MISTAKES]
-)
-def test_a_mistake_fails_and_is_named_as_nothing_else(exercise, mistake):
-    for seed in SEEDS:
-        score = exercise.score(mistake.code, POINTS, seed)
-        assert score < POINTS
-        assert score.mistakes == (mistake.name,)
-
-
-def test_mistakes_point_to_sections_that_exist():
-    text = LESSON.read_text(encoding="utf-8")
-    headings = re.findall(r"^## (\d+) (.+)$", text, re.MULTILINE)
-    sections = {f"section {number}, {title}" for number, title in headings}
-    assert {mistake.section for _, mistake in MISTAKES} <= sections
-
 
 # --- the references against PyTorch --------------------------------------------------
 
@@ -332,22 +300,16 @@ class FromParts:
         self.beta = self.beta - lr * self.dbeta
 
 
-HONEST = {
-    "numerical_gradient": (flat_numerical, restoring_numerical, eye_numerical),
-    "param_gradients": (einsum_params, looped_params, matrix_params),
-    "batchnorm_backward_staged": (both_paths, from_x_hat, staged_by_torch),
-    "batchnorm_backward": (seed_closed, projection, closed_by_torch),
-    "batchnorm_inference_backward": (folded_inference, row_by_row, torch_inference),
-    "batchnorm1d": (InPlace, WithTorch, FromParts),
-}
-
-
-@pytest.mark.parametrize("exercise", lesson_02.EXERCISES, ids=lambda e: e.name)
-def test_honest_solutions_have_full_marks(exercise):
-    for student in HONEST[exercise.name]:
-        for seed in SEEDS:
-            score = exercise.score(student, POINTS, seed)
-            assert score == POINTS, score.text
+class TestBank(BankTests):
+    lesson = lesson_02
+    honest = {
+        "numerical_gradient": (flat_numerical, restoring_numerical, eye_numerical),
+        "param_gradients": (einsum_params, looped_params, matrix_params),
+        "batchnorm_backward_staged": (both_paths, from_x_hat, staged_by_torch),
+        "batchnorm_backward": (seed_closed, projection, closed_by_torch),
+        "batchnorm_inference_backward": (folded_inference, row_by_row, torch_inference),
+        "batchnorm1d": (InPlace, WithTorch, FromParts),
+    }
 
 
 # --- the layer, half done ------------------------------------------------------------
@@ -378,9 +340,3 @@ def test_an_untouched_class_is_not_attempted():
     score = lesson_02.BATCHNORM1D.score(Untouched, POINTS)
     assert score == 0
     assert {row.state for row in score.rows} == {"○"}
-
-
-def test_the_lesson_finds_its_checks():
-    for exercise in lesson_02.EXERCISES:
-        assert check.exercise(exercise.name) is exercise
-        assert getattr(check, exercise.name)(exercise.reference) > 0

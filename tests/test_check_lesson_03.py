@@ -5,31 +5,10 @@ import copy
 import numpy as np
 import pytest
 import torch
+from bank import POINTS, BankTests
 from torch.nn.utils import parameters_to_vector
 
-from bn_helpers import check
 from bn_helpers.check import lesson_03
-
-POINTS = 3
-SEEDS = range(20)
-MISTAKES = [(e, m) for e in lesson_03.EXERCISES for m in e.mistakes]
-
-
-@pytest.mark.parametrize("exercise", lesson_03.EXERCISES, ids=lambda e: e.name)
-def test_the_reference_has_full_marks(exercise):
-    for seed in SEEDS:
-        assert exercise.score(exercise.reference, POINTS, seed) == POINTS
-
-
-@pytest.mark.parametrize(
-    ("exercise", "mistake"), MISTAKES, ids=[f"{e.name}: {m.name}" for e, m in MISTAKES]
-)
-def test_a_mistake_fails_and_is_named_as_nothing_else(exercise, mistake):
-    for seed in SEEDS:
-        score = exercise.score(mistake.code, POINTS, seed)
-        assert score < POINTS
-        assert score.mistakes == (mistake.name,)
-
 
 # --- record_activations --------------------------------------------------------------
 
@@ -145,34 +124,17 @@ def with_tensors(model, step):
     )
 
 
-HONEST = {
-    "record_activations": (
-        on_a_copy,
-        as_arrays_with_statistics_restored,
-        Recorder(),
-    ),
-    "saturation_fraction": (by_distance, by_loops, by_torch),
-    "update_to_data_ratio": (with_deep_copy, with_numpy, with_tensors),
-}
-
-
-@pytest.mark.parametrize("exercise", lesson_03.EXERCISES, ids=lambda e: e.name)
-def test_honest_solutions_have_full_marks(exercise):
-    for student in HONEST[exercise.name]:
-        for seed in SEEDS:
-            score = exercise.score(student, POINTS, seed)
-            assert score == POINTS, score.text
-
-
-def stub(*args):
-    raise NotImplementedError
-
-
-@pytest.mark.parametrize("exercise", lesson_03.EXERCISES, ids=lambda e: e.name)
-def test_a_stub_is_not_attempted(exercise):
-    score = exercise.score(stub, POINTS)
-    assert score == 0
-    assert "fails" not in score.text
+class TestBank(BankTests):
+    lesson = lesson_03
+    honest = {
+        "record_activations": (
+            on_a_copy,
+            as_arrays_with_statistics_restored,
+            Recorder(),
+        ),
+        "saturation_fraction": (by_distance, by_loops, by_torch),
+        "update_to_data_ratio": (with_deep_copy, with_numpy, with_tensors),
+    }
 
 
 def flattened(model, x, kind):
@@ -205,9 +167,3 @@ def test_a_check_draws_no_global_random_numbers():
     for exercise in lesson_03.EXERCISES:
         exercise.score(exercise.reference, POINTS)
     assert torch.equal(torch.rand(3), want)
-
-
-def test_the_lesson_finds_its_checks():
-    for exercise in lesson_03.EXERCISES:
-        assert check.exercise(exercise.name) is exercise
-        assert getattr(check, exercise.name)(exercise.reference) > 0

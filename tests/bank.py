@@ -1,0 +1,73 @@
+"""What every lesson's checks must pass. A lesson's test file subclasses `BankTests`."""
+
+import re
+from pathlib import Path
+
+from bn_helpers import check
+
+LESSONS = Path(__file__).resolve().parents[1] / "lessons"
+POINTS = 3
+SEEDS = range(20)
+
+
+def stub(*args):
+    raise NotImplementedError
+
+
+class BankTests:
+    """Every known mistake is named, every honest solution passes, over 20 seeds.
+
+    Attributes:
+        lesson: the module of checks, such as `bn_helpers.check.lesson_01`.
+        honest: exercise name -> at least three right solutions that look different.
+    """
+
+    lesson = None
+    honest = {}
+
+    def pytest_generate_tests(self, metafunc):
+        exercises = self.lesson.EXERCISES
+        if "mistake" in metafunc.fixturenames:
+            pairs = [(e, m) for e in exercises for m in e.mistakes]
+            names = [f"{e.name}: {m.name}" for e, m in pairs]
+            metafunc.parametrize(("exercise", "mistake"), pairs, ids=names)
+        elif "exercise" in metafunc.fixturenames:
+            metafunc.parametrize("exercise", exercises, ids=lambda e: e.name)
+
+    def test_the_reference_has_full_marks(self, exercise):
+        for seed in SEEDS:
+            assert exercise.score(exercise.reference, POINTS, seed) == POINTS
+
+    def test_a_mistake_fails_and_is_named_as_nothing_else(self, exercise, mistake):
+        for seed in SEEDS:
+            score = exercise.score(mistake.code, POINTS, seed)
+            assert score < POINTS
+            assert score.mistakes == (mistake.name,)
+
+    def test_a_mistake_has_a_source_and_a_section_that_exists(self, exercise, mistake):
+        [lesson] = LESSONS.glob(f"{self.lesson.__name__[-2:]}_*.md")
+        text = lesson.read_text(encoding="utf-8")
+        headings = re.findall(r"^## (\d+) (.+)$", text, re.MULTILINE)
+        sections = {f"section {number}, {title}" for number, title in headings}
+        assert mistake.section in sections
+        assert mistake.source
+
+    def test_honest_solutions_have_full_marks(self, exercise):
+        assert len(self.honest[exercise.name]) >= 3
+        for student in self.honest[exercise.name]:
+            for seed in SEEDS:
+                score = exercise.score(student, POINTS, seed)
+                assert score == POINTS, score.text
+
+    def test_a_stub_is_not_attempted(self, exercise):
+        score = exercise.score(stub, POINTS)
+        assert score == 0
+        assert {row.state for row in score.rows} == {"○"}
+
+    def test_nothing_useful_earns_nothing(self, exercise):
+        for student in (lambda *args: None, lambda *args: "text", 7):
+            assert exercise.score(student, POINTS) == 0
+
+    def test_the_lesson_finds_the_check(self, exercise):
+        assert check.exercise(exercise.name) is exercise
+        assert getattr(check, exercise.name)(exercise.reference) > 0
