@@ -248,6 +248,15 @@ def test_a_check_never_writes_to_stderr(capsys):
     assert capsys.readouterr().err == ""
 
 
+def test_an_answer_that_comes_only_sometimes_breaks_nothing():
+    def student(x, gamma, beta, running_mean, running_var, eps=1e-5):
+        running_mean += 1
+        return None if len(x) == 1 else x
+
+    score = lesson_01.BATCHNORM_INFERENCE.score(student, 2)
+    assert score == 0 and FAILS in states(score)
+
+
 def test_an_unknown_exercise_lists_the_known_ones():
     with pytest.raises(AttributeError, match="batchnorm_forward"):
         _ = check.batch_norm_forwards

@@ -314,10 +314,13 @@ class Exercise:
         return Row(prop.title, FAILS, detail[:5], self._explain(prop, trial))
 
     def _explain(self, prop, trial):
-        if prop.output is not None:
-            return trial.named(prop.output)
         shown = [m for m in self.mistakes if m.shows == prop.title]
-        return shown[0] if shown and trial.values_hold else None
+        try:
+            if prop.output is not None:
+                return trial.named(prop.output)
+            return shown[0] if shown and trial.values_hold else None
+        except Failed:  # on another case there is nothing to compare
+            return None
 
     def _earned(self, rows):
         """Share of the points: values earn it, form alone does not, bad form costs."""
