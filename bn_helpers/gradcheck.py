@@ -123,7 +123,7 @@ def compare(
             running statistics; None if there is nothing.
         because: why a weak set-up is wanted; without a reason it is refused.
         tolerance: relative error that still counts as agreement.
-        h: step of the central differences.
+        h: step of the central differences; it has to be small beside the spread of x.
 
     Returns:
         `Comparison`; print it, or ask it for `agrees`.

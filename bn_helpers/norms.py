@@ -72,11 +72,10 @@ def normalize_forward(x, axes, eps=1e-5):
     Source: Ioffe & Szegedy (2015), Algorithm 1, for axes = (0,).
     """
     x = _floating(x)
-    axes = _checked_axes(axes, x.shape)
-    stats = _standardized(*_centered(x, axes), axes, eps)
+    over = _reduction(x.shape, _checked_axes(axes, x.shape))
+    stats = _standardized(*_centered(x, over), over, eps)
     return stats.x_hat, stats._replace(
-        mu=_keeping_axes(stats.mu, x.shape, axes),
-        var=_keeping_axes(stats.var, x.shape, axes),
+        mu=stats.mu.reshape(over.kept), var=stats.var.reshape(over.kept)
     )
 
 
@@ -96,10 +95,11 @@ def normalize_backward(dx_hat, cache):
     Raises:
         ValueError: dx_hat has another shape than x_hat.
     """
-    shape, axes = cache.centered.shape, cache.axes
+    shape = cache.centered.shape
     dx_hat = _checked_gradient("dx_hat", dx_hat, shape, "the shape of x_hat")
     dx, d_sum, d_dot = _backward(dx_hat, cache, cache.inv_std)
-    return dx, _keeping_axes(d_sum, shape, axes), _keeping_axes(d_dot, shape, axes)
+    kept = _reduction(shape, cache.axes).kept
+    return dx, d_sum.reshape(kept), d_dot.reshape(kept)
 
 
 def batchnorm_forward(x, gamma, beta, eps=1e-5):
@@ -131,7 +131,8 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5):
             f"x has shape {x.shape}; batch statistics need N >= 2 samples "
             "(use batchnorm_inference for a single one)"
         )
-    stats = _standardized(*_centered(x, (0,)), (0,), eps, gamma)
+    over = _reduction(x.shape, (0,))
+    stats = _standardized(*_centered(x, over), over, eps, gamma)
     return _scaled_and_shifted(stats, beta), stats
 
 
@@ -318,6 +319,59 @@ def merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b):
     return n, mu, var
 
 
+class BatchNorm1d:
+    """Batch norm for (N, D) as a layer: both modes, gradients, one step of descent.
+
+    Attributes:
+        gamma, beta: parameters, (D,); they start at 1 and 0.
+        dgamma, dbeta: their gradients, set by `backward`.
+        running_mean, running_var: statistics for evaluation, (D,).
+        training: whether batch statistics are used, and the running ones updated.
+
+    State: `forward` in training updates the running statistics; `step` the parameters.
+    Agrees with: torch.nn.BatchNorm1d and torch.optim.SGD.
+    """
+
+    def __init__(self, D, eps=1e-5, momentum=0.1):
+        self.eps, self.momentum, self.training = eps, momentum, True
+        self.gamma, self.beta = np.ones(D), np.zeros(D)
+        self.running_mean, self.running_var = np.zeros(D), np.ones(D)
+
+    def forward(self, x):
+        """y, (N, D); keeps what `backward` needs.
+
+        Raises:
+            ValueError: one sample in training mode.
+        """
+        mean, var = self.statistics(x)
+        self.inv_std = _inverse_root(var, self.eps)
+        self.x_hat = (x - mean) * self.inv_std
+        return self.gamma * self.x_hat + self.beta
+
+    def statistics(self, x):
+        """Mean and variance to normalize with; updates the running ones in training."""
+        if not self.training:
+            return self.running_mean, self.running_var
+        mu, var = x.mean(0), x.var(0)
+        self.running_mean, self.running_var = update_running_stats(
+            self.running_mean, self.running_var, mu, var, len(x), self.momentum
+        )
+        return mu, var
+
+    def backward(self, dy):
+        """dx, (N, D), in the mode of the forward pass; sets dgamma and dbeta."""
+        self.dgamma, self.dbeta = (dy * self.x_hat).sum(0), dy.sum(0)
+        dx = dy
+        if self.training:
+            dx = dy - (self.dbeta + self.x_hat * self.dgamma) / len(dy)
+        return self.gamma * self.inv_std * dx
+
+    def step(self, lr):
+        """Move gamma and beta by -lr times their gradients."""
+        self.gamma = self.gamma - lr * self.dgamma
+        self.beta = self.beta - lr * self.dbeta
+
+
 def layernorm_forward(x, gamma, beta, eps=1e-5):
     """Normalize each sample over its last axes, then scale and shift.
 
@@ -342,8 +396,8 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
     Source: Ba, Kiros & Hinton (2016), section 3.
     Agrees with: torch.nn.functional.layer_norm(x, gamma.shape, gamma, beta, eps).
     """
-    x, gamma, beta, axes = _checked_last_axes(x, gamma=gamma, beta=beta)
-    stats = _standardized(*_centered(x, axes), axes, eps, gamma)
+    x, gamma, beta, over = _checked_last_axes(x, gamma=gamma, beta=beta)
+    stats = _standardized(*_centered(x, over), over, eps, gamma)
     return _scaled_and_shifted(stats, beta), stats
 
 
@@ -395,8 +449,8 @@ def rmsnorm_forward(x, gamma, eps=1e-5):
     Agrees with: torch.nn.functional.rms_norm(x, gamma.shape, gamma, eps); without eps
         it takes the machine epsilon of the dtype.
     """
-    x, gamma, axes = _checked_last_axes(x, gamma=gamma)
-    stats = _standardized(x.copy(), np.zeros((), x.dtype), axes, eps, gamma)
+    x, gamma, over = _checked_last_axes(x, gamma=gamma)
+    stats = _standardized(x.copy(), np.zeros((), x.dtype), over, eps, gamma)
     return gamma * stats.x_hat, stats
 
 
@@ -422,9 +476,9 @@ def rmsnorm_backward(dy, cache):
     Agrees with: autograd through torch.nn.functional.rms_norm.
     """
     dy = _checked_gradient("dy", dy, cache.centered.shape, "the shape of y")
-    dx, _ = _without_x_hat(dy * cache.gamma, cache)
+    dx, _ = _without_x_hat(dy * cache.gamma, cache, _reduction(dy.shape, cache.axes))
     dx *= cache.inv_std
-    samples = tuple(range(cache.axes[0]))
+    samples = _reduction(dy.shape, tuple(range(cache.axes[0])))
     return dx, _sum_products(dy, cache.x_hat, samples).reshape(cache.gamma.shape)
 
 
@@ -457,12 +511,13 @@ def groupnorm_forward(x, gamma, beta, num_groups, eps=1e-5):
     groups = _group_shape(x.shape, num_groups)
     if x.size == num_groups:
         raise ValueError(
-            f"x has shape {x.shape}; one value in each of {num_groups} groups has no spread"
+            f"x has shape {x.shape}; one value in each of its {num_groups} groups "
+            "has no spread"
         )
-    grouped, axes = x.reshape(groups), tuple(range(2, len(groups)))
+    over = _reduction(groups, tuple(range(2, len(groups))))
     per_channel = groups[1:3] + (1,) * (x.ndim - 2)
     gamma, beta = gamma.reshape(per_channel), beta.reshape(per_channel)
-    stats = _standardized(*_centered(grouped, axes), axes, eps, gamma)
+    stats = _standardized(*_centered(x.reshape(groups), over), over, eps, gamma)
     return _scaled_and_shifted(stats, beta).reshape(x.shape), stats
 
 
@@ -578,23 +633,72 @@ def spatial_batchnorm_backward(dy, cache):
 # the core: statistics are as small as broadcasting allows, (D,) for axes (0,)
 
 
-def _centered(x, axes):
-    """x minus its mean over axes, and that mean."""
+class _Reduction(NamedTuple):
+    axes: tuple[int, ...]
+    n: int  # numbers in one slice
+    shape: tuple[int, ...]  # of a statistic; it broadcasts against x
+    kept: tuple[int, ...]  # the same with every axis of x
+    first: tuple[slice, ...]  # one number of each slice
+    subscripts: str  # einsum's name for a sum of products
+
+
+@cache  # at the sizes of the course, looking up beats working it out
+def _reduction(shape, axes):
+    every = range(len(shape))
+    letters = ascii_lowercase[: len(shape)]
+    left = "".join(letters[i] for i in every if i not in axes)
+    kept = tuple(1 if i in axes else shape[i] for i in every)
+    lead = min((i for i in every if i not in axes), default=len(shape))
+    return _Reduction(
+        axes=axes,
+        n=prod(shape[i] for i in axes),
+        shape=kept[lead:],
+        kept=kept,
+        first=tuple(slice(1) if i in axes else slice(None) for i in every),
+        subscripts=f"{letters},{letters}->{left}",
+    )
+
+
+def _sum(a, over):
+    if over.axes == (a.ndim - 2,):
+        total = _ones(a.shape[-2], a.dtype) @ a  # BLAS takes half the time
+    else:
+        total = np.add.reduce(a, over.axes)
+    return total.reshape(over.shape)
+
+
+@cache
+def _ones(n, dtype):
+    ones = np.ones(n, dtype)
+    ones.setflags(write=False)
+    return ones
+
+
+def _sum_products(a, b, over):
+    """Sum of a * b, without an array for the product."""
+    return np.einsum(over.subscripts, a, b).reshape(over.shape)
+
+
+def _centered(x, over):
+    """x minus its mean, and that mean."""
     # subtracting one sample first keeps the digits that a large mean would cost
-    plan = _reduction(x.shape, axes)
-    first = x[plan.first].reshape(plan.shape)
+    first = x[over.first].reshape(over.shape)
     centered = x - first
-    offset = _sum(centered, axes)
-    offset /= plan.n
+    offset = _sum(centered, over)
+    offset /= over.n
     centered -= offset
     return centered, first + offset
 
 
-def _standardized(centered, mu, axes, eps, gamma=None):
+def _standardized(centered, mu, over, eps, gamma=None):
     """The `Cache` of a centered array: its variance and what follows from it."""
-    var = _sum_products(centered, centered, axes)
-    var /= _reduction(centered.shape, axes).n
-    return Cache(centered, mu, var, _inverse_root(var, eps), axes, gamma)
+    var = _sum_products(centered, centered, over)
+    var /= over.n
+    return Cache(centered, mu, var, _inverse_root(var, eps), over.axes, gamma)
+
+
+def _inverse_root(var, eps):
+    return 1 / np.sqrt(var + float(eps))  # a NumPy float64 would promote float32
 
 
 def _scaled_and_shifted(stats, beta):
@@ -605,79 +709,29 @@ def _scaled_and_shifted(stats, beta):
 
 def _backward(dx_hat, cache, scale):
     """scale * (dx_hat - mean(dx_hat) - x_hat * mean(dx_hat * x_hat)), and both sums."""
-    dx, d_dot = _without_x_hat(dx_hat, cache)
-    d_sum = _sum(dx_hat, cache.axes)
-    dx -= d_sum / _reduction(dx.shape, cache.axes).n
+    over = _reduction(dx_hat.shape, cache.axes)
+    dx, d_dot = _without_x_hat(dx_hat, cache, over)
+    d_sum = _sum(dx_hat, over)
+    dx -= d_sum / over.n
     dx *= scale
     return dx, d_sum, d_dot
 
 
-def _without_x_hat(dx_hat, cache):
+def _without_x_hat(dx_hat, cache, over):
     """dx_hat - x_hat * mean(dx_hat * x_hat), and sum(dx_hat * x_hat)."""
-    d_dot = _sum_products(dx_hat, cache.centered, cache.axes)
+    d_dot = _sum_products(dx_hat, cache.centered, over)
     d_dot *= cache.inv_std
-    n = _reduction(dx_hat.shape, cache.axes).n
-    dx = cache.centered * (d_dot * cache.inv_std / -n)
+    dx = cache.centered * (d_dot * cache.inv_std / -over.n)
     dx += dx_hat
     return dx, d_dot
 
 
 def _affine_backward(dy, cache, same_gamma):
     """dx, dgamma and dbeta for a gamma that is constant over the axes same_gamma."""
-    gamma = cache.gamma
+    gamma, over = cache.gamma, _reduction(dy.shape, same_gamma)
     dx, _, _ = _backward(dy * gamma, cache, cache.inv_std)
-    dgamma = _sum_products(dy, cache.x_hat, same_gamma)
-    return dx, dgamma.reshape(gamma.shape), _sum(dy, same_gamma).reshape(gamma.shape)
-
-
-def _inverse_root(var, eps):
-    return 1 / np.sqrt(var + float(eps))  # a NumPy float64 would promote float32
-
-
-class _Reduction(NamedTuple):
-    n: int  # numbers in one slice
-    shape: tuple[int, ...]  # of a statistic; it broadcasts against x
-    first: tuple[slice, ...]  # one number of each slice
-    subscripts: str  # einsum's name for a sum of products
-
-
-@cache  # at the sizes of the course, looking up beats working it out
-def _reduction(shape, axes):
-    every = range(len(shape))
-    letters = ascii_lowercase[: len(shape)]
-    kept = "".join(letters[i] for i in every if i not in axes)
-    lead = min((i for i in every if i not in axes), default=len(shape))
-    return _Reduction(
-        n=prod(shape[i] for i in axes),
-        shape=tuple(1 if i in axes else shape[i] for i in every[lead:]),
-        first=tuple(slice(1) if i in axes else slice(None) for i in every),
-        subscripts=f"{letters},{letters}->{kept}",
-    )
-
-
-@cache
-def _ones(n, dtype):
-    ones = np.ones(n, dtype)
-    ones.setflags(write=False)
-    return ones
-
-
-def _sum(a, axes):
-    if axes == (a.ndim - 2,):
-        total = _ones(a.shape[-2], a.dtype) @ a  # BLAS takes half the time
-    else:
-        total = np.add.reduce(a, axes)
-    return total.reshape(_reduction(a.shape, axes).shape)
-
-
-def _sum_products(a, b, axes):
-    """Sum of a * b over axes, without an array for the product."""
-    reduction = _reduction(a.shape, axes)
-    return np.einsum(reduction.subscripts, a, b).reshape(reduction.shape)
-
-
-def _keeping_axes(statistic, shape, axes):
-    return statistic.reshape([1 if i in axes else n for i, n in enumerate(shape)])
+    dgamma = _sum_products(dy, cache.x_hat, over)
+    return dx, dgamma.reshape(gamma.shape), _sum(dy, over).reshape(gamma.shape)
 
 
 def _as_rows(images):
@@ -730,7 +784,7 @@ def _checked_channels(x, gamma, beta):
 
 
 def _checked_last_axes(x, **parameters):
-    """x, parameters with the shape of its last axes, and those axes."""
+    """x, parameters with the shape of its last axes, and the reduction over these."""
     x = _floating(x)
     shape = np.shape(parameters["gamma"])
     if not shape or x.size == 0 or x.shape[-len(shape) :] != shape:
@@ -738,7 +792,7 @@ def _checked_last_axes(x, **parameters):
             f"gamma has shape {shape}, expected that of the last axes of x {x.shape}"
         )
     values = _checked_parameters(x, shape, "the shape of gamma", parameters)
-    return x, *values, tuple(range(x.ndim - len(shape), x.ndim))
+    return x, *values, _reduction(x.shape, tuple(range(x.ndim - len(shape), x.ndim)))
 
 
 def _checked_parameters(x, shape, meaning, parameters):

@@ -6,6 +6,7 @@ import torch
 from bank import POINTS, BankTests
 from torch.nn.functional import batch_norm
 
+from bn_helpers import norms
 from bn_helpers.check import lesson_02
 
 # --- the references against PyTorch --------------------------------------------------
@@ -47,7 +48,7 @@ def test_inner_stages_are_autograd():
 
 def test_the_layer_is_pytorchs():
     rng = np.random.default_rng(2)
-    ours = lesson_02.BatchNorm1d(5, eps=1e-3, momentum=0.3)
+    ours = norms.BatchNorm1d(5, eps=1e-3, momentum=0.3)
     twin = torch.nn.BatchNorm1d(5, 1e-3, 0.3, dtype=torch.float64)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.2)
 

@@ -488,51 +488,6 @@ BATCHNORM_INFERENCE_BACKWARD = Exercise(
 # --- BatchNorm1d ---------------------------------------------------------------------
 
 
-class BatchNorm1d:
-    """Batch norm for (N, D) as a layer: both modes, gradients, one step of SGD.
-
-    Attributes:
-        gamma, beta: parameters, (D,); they start at 1 and 0.
-        dgamma, dbeta: their gradients, set by `backward`.
-        running_mean, running_var: statistics for evaluation, (D,).
-        training: whether batch statistics are used, and the running ones updated.
-
-    Agrees with: torch.nn.BatchNorm1d and torch.optim.SGD.
-    """
-
-    def __init__(self, D, eps=1e-5, momentum=0.1):
-        self.eps, self.momentum, self.training = eps, momentum, True
-        self.gamma, self.beta = np.ones(D), np.zeros(D)
-        self.running_mean, self.running_var = np.zeros(D), np.ones(D)
-
-    def forward(self, x):
-        mean, var = self.statistics(x)
-        self.inv_std = _inverse_std(var, self.eps)
-        self.x_hat = (x - mean) * self.inv_std
-        return self.gamma * self.x_hat + self.beta
-
-    def statistics(self, x):
-        """Mean and variance to normalize with; updates the running ones in training."""
-        if not self.training:
-            return self.running_mean, self.running_var
-        mu, var = x.mean(0), x.var(0)
-        self.running_mean, self.running_var = norms.update_running_stats(
-            self.running_mean, self.running_var, mu, var, len(x), self.momentum
-        )
-        return mu, var
-
-    def backward(self, dy):
-        self.dgamma, self.dbeta = param_reference(dy, self.x_hat)
-        dx = dy
-        if self.training:
-            dx = dy - (self.dbeta + self.x_hat * self.dgamma) / len(dy)
-        return self.gamma * self.inv_std * dx
-
-    def step(self, lr):
-        self.gamma = self.gamma - lr * self.dgamma
-        self.beta = self.beta - lr * self.dbeta
-
-
 def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum):
     """Build the layer, train it on the batches, evaluate it on the probe."""
 
@@ -573,13 +528,13 @@ def layer_cases(rng):
     return [case(12, 5, 1e-5, 0.1), case(9, 3, 0.1, 0.3)]
 
 
-class StartsAtZero(BatchNorm1d):
+class StartsAtZero(norms.BatchNorm1d):
     def __init__(self, D, eps=1e-5, momentum=0.1):
         super().__init__(D, eps, momentum)
         self.running_var = np.zeros(D)
 
 
-class BiasedRunningVar(BatchNorm1d):
+class BiasedRunningVar(norms.BatchNorm1d):
     def statistics(self, x):
         if not self.training:
             return self.running_mean, self.running_var
@@ -589,19 +544,19 @@ class BiasedRunningVar(BatchNorm1d):
         return mu, var
 
 
-class MomentumReversed(BatchNorm1d):
+class MomentumReversed(norms.BatchNorm1d):
     def __init__(self, D, eps=1e-5, momentum=0.1):
         super().__init__(D, eps, 1 - momentum)
 
 
-class NeverUpdated(BatchNorm1d):
+class NeverUpdated(norms.BatchNorm1d):
     def statistics(self, x):
         if not self.training:
             return self.running_mean, self.running_var
         return x.mean(0), x.var(0)
 
 
-class UpdatedInEvaluation(BatchNorm1d):
+class UpdatedInEvaluation(norms.BatchNorm1d):
     def statistics(self, x):
         used = self.running_mean, self.running_var
         mu, var = x.mean(0), x.var(0)
@@ -611,13 +566,13 @@ class UpdatedInEvaluation(BatchNorm1d):
         return (mu, var) if self.training else used
 
 
-class BatchStatisticsInEvaluation(BatchNorm1d):
+class BatchStatisticsInEvaluation(norms.BatchNorm1d):
     def statistics(self, x):
         mu, var = x.mean(0), x.var(0)
         return super().statistics(x) if self.training else (mu, var)
 
 
-class TrainingBackwardInEvaluation(BatchNorm1d):
+class TrainingBackwardInEvaluation(norms.BatchNorm1d):
     def backward(self, dy):
         training, self.training = self.training, True
         dx = super().backward(dy)
@@ -625,13 +580,13 @@ class TrainingBackwardInEvaluation(BatchNorm1d):
         return dx
 
 
-class DetachedStatistics(BatchNorm1d):
+class DetachedStatistics(norms.BatchNorm1d):
     def backward(self, dy):
         super().backward(dy)
         return self.gamma * self.inv_std * dy
 
 
-class AveragedGradients(BatchNorm1d):
+class AveragedGradients(norms.BatchNorm1d):
     def backward(self, dy):
         dx = super().backward(dy)
         self.dgamma, self.dbeta = self.dgamma / len(dy), self.dbeta / len(dy)
@@ -691,7 +646,7 @@ LAYER_MISTAKES = (
 
 BATCHNORM1D = Exercise(
     "batchnorm1d",
-    BatchNorm1d,
+    norms.BatchNorm1d,
     ("batches", "dys", "gamma", "beta", "probe", "dprobe", "eps", "momentum"),
     (
         "a new layer's gamma, beta, running_mean, running_var",
