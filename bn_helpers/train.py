@@ -111,7 +111,8 @@ def train_step(model, x, y, lr):
     loss.backward()
     with torch.no_grad():
         for p in model.parameters():
-            p.add_(p.grad, alpha=-lr)
+            if p.grad is not None:
+                p.add_(p.grad, alpha=-lr)
     return loss.item()
 
 

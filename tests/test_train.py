@@ -10,6 +10,7 @@ from torch import nn
 from torch.nn import functional as F
 from torchvision import datasets, transforms
 
+from benchmarks import mnist_epoch
 from bn_helpers import data, norms, train
 from bn_helpers.train import Stack
 
@@ -19,6 +20,7 @@ TORCH_NORMS = {"plain": None, "batch": nn.BatchNorm1d}
 
 @pytest.fixture(scope="module")
 def torchvision_mnist():
+    data.load_mnist()  # unpacks the files torchvision looks for
     scale = transforms.Normalize((data.MNIST_MEAN,), (data.MNIST_STD,))
     both = transforms.Compose([transforms.ToTensor(), scale])
     return [
@@ -134,6 +136,20 @@ def test_train_step_is_torchs_sgd_bit_for_bit(toy):
         assert train.train_step(model, x, y, 0.3) == loss.item()
         model.eval()  # the next step must not depend on the mode it finds
     assert same_state(model, state(twin))
+
+
+def test_frozen_parameters_stay(toy):
+    model = small_mlp()
+    model[0].requires_grad_(False)
+    weight = model[0].weight.clone()
+    digits = as_tensors(toy)
+    train.train_step(model, digits.x_train, digits.y_train, 0.3)
+    assert torch.equal(model[0].weight, weight)
+
+
+def test_the_benchmark_trains_the_same_network_in_both_ways():
+    both = mnist_epoch.their_dataset(), train.mnist_tensors()
+    assert mnist_epoch.largest_difference(*both) == 0
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 100, 1000])
