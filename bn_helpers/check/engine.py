@@ -29,7 +29,8 @@ class Mistake:
         name: short and stable, such as "eps outside the root".
         says: one sentence to the student; explains, and does not give the solution.
         section: what to reread.
-        source: where this mistake was seen.
+        source: where this mistake was seen: a repository's thread, a known codebase, or
+            one of the five source documents that the README names.
         code: the wrong implementation, with the exercise's signature.
         shows: title of the one property that reveals a mistake whose outputs are right
             (it modifies an input, say); None when the outputs themselves are wrong.

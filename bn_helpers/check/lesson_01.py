@@ -205,28 +205,28 @@ FORWARD_MISTAKES = (
         "one statistic for all features",
         "You use one mean and one variance for the whole array.",
         S2,
-        "passes the example of homework 5 (seed 000, line 206)",
+        "passes the example of the source homework",
         one_for_all,
     ),
     Mistake(
         "one feature's variance for all",
         "Every feature is divided by the spread of the first one.",
         S2,
-        "passes the example of homework 5 (seed 000, line 206)",
+        "passes the example of the source homework",
         first_column,
     ),
     Mistake(
         "gamma and beta ignored",
         "Your result does not depend on gamma and beta.",
         "section 3, Scale and shift",
-        "passes the example of homework 5 (seed 000, line 206)",
+        "passes the example of the source homework",
         no_scale_and_shift,
     ),
     Mistake(
         "difference of squares",
         "The mean of x² minus the square of the mean loses its digits far from 0.",
         S9,
-        "seed 000, line 138; labml_nn batch_norm; tt-metal #46159",
+        "the source homework; labml_nn batch_norm; tt-metal #46159",
         difference_of_squares,
         shows="keeps its digits far from 0",
     ),
@@ -307,7 +307,7 @@ UPDATE_MISTAKES = (
         "You store the variance that divides by N; the stored one estimates the "
         "population and divides by N − 1.",
         S7,
-        "ARENA_3.0 #415; mlx #3817; tt-metal #55438; seed 003, line 50",
+        "ARENA_3.0 #415; mlx #3817; tt-metal #55438; the source tutorial",
         biased_running_var,
     ),
     Mistake(
@@ -399,7 +399,7 @@ INFERENCE_MISTAKES = (
         "You normalize with the statistics of the batch you were given; evaluation "
         "uses the stored ones.",
         S8,
-        "seed 004, line 443; keras #3085; pytorch/xla #806",
+        "the source article; keras #3085; pytorch/xla #806",
         with_batch_statistics,
     ),
     Mistake(

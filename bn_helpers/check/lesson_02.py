@@ -115,14 +115,14 @@ NUMERICAL_MISTAKES = (
         "all entries at once",
         "You move all entries together; each entry of the gradient needs its own step.",
         S1,
-        "seed 000, lines 379-381",
+        "the source homework",
         all_at_once,
     ),
     Mistake(
         "x not restored exactly",
         "Adding h, taking 2h and adding h again leaves rounding residues behind.",
         S1,
-        "seed 001, lines 186-190",
+        "the source solution set",
         not_restored_exactly,
         shows="leaves its inputs as they were",
     ),
@@ -367,7 +367,7 @@ BACKWARD_MISTAKES = (
         "gamma twice",
         "Gamma enters your gradient of x twice: once by name, once inside dx_hat.",
         S5,
-        "seed 004, line 382, read with line 182; NVIDIA/Megatron-LM #6859",
+        "the source article; NVIDIA/Megatron-LM #6859",
         gamma_twice,
     ),
     Mistake(*NO_GAMMA, closed_no_gamma),
@@ -454,7 +454,7 @@ TRAINING_FORMULA = (
     "training formula in evaluation",
     "You kept the paths through mean and variance; fixed statistics have none.",
     S8,
-    "seed 003, lines 67-86; vlfeat/matconvnet #1174",
+    "the source tutorial; vlfeat/matconvnet #1174",
 )
 
 INFERENCE_MISTAKES = (
@@ -606,7 +606,7 @@ LAYER_MISTAKES = (
         "biased running variance",
         "You store the variance that divides by N; the stored one divides by N − 1.",
         S11,
-        "seed 003, line 50; ARENA_3.0 #415",
+        "the source tutorial; ARENA_3.0 #415",
         BiasedRunningVar,
     ),
     Mistake(
@@ -636,7 +636,7 @@ LAYER_MISTAKES = (
         "In evaluation mode you normalize with the batch you were given; use the "
         "stored statistics.",
         S11,
-        "seed 004, line 443; keras #3085",
+        "the source article; keras #3085",
         BatchStatisticsInEvaluation,
     ),
     Mistake(*TRAINING_FORMULA, TrainingBackwardInEvaluation),

@@ -240,7 +240,7 @@ RECORD_MISTAKES = (
         "top level only",
         "Modules inside other modules are missing from your list.",
         S1,
-        "seed 003, lines 137 to 145; pytorch #125957",
+        "the source tutorial; pytorch #125957",
         top_level_only,
     ),
     Mistake(
@@ -248,7 +248,7 @@ RECORD_MISTAKES = (
         "You switch the network to evaluation mode: batch norm then uses its running "
         "statistics and not the batch.",
         S2,
-        "seed 003, line 149",
+        "the source tutorial",
         in_evaluation_mode,
     ),
     Mistake(
@@ -270,7 +270,7 @@ RECORD_MISTAKES = (
         "running statistics moved",
         "Your pass in training mode updated the network's running statistics.",
         S1,
-        "seed 001, lines 282 to 307; nn-zero-to-hero #82",
+        "the source solution set; nn-zero-to-hero #82",
         statistics_moved,
         shows=NO_CHANGE,
     ),

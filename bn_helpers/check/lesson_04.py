@@ -799,7 +799,7 @@ FIT_MISTAKES = (
         "training accuracy in training mode",
         "One forward pass per epoch too many is still made in training mode.",
         S10,
-        "seed 003, lines 180 to 198; microsoft/robustdg #30",
+        "the source tutorial; microsoft/robustdg #30",
         first_accuracy_too_early,
     ),
     Mistake(

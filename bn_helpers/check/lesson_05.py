@@ -126,7 +126,7 @@ LAYERNORM_FORWARD_MISTAKES = (
         "last axis only",
         "You average over the last axis; the shape of gamma says over how many.",
         S3,
-        "tutorial solutions B4 (seed 001, line 225); tensorflow #39942",
+        "the source solution set, B4; tensorflow #39942",
         _layer(lambda x, gamma: -1),
     ),
     Mistake(
@@ -335,7 +335,7 @@ LAYERNORM_BACKWARD_MISTAKES = (
         "You sum dgamma and dbeta over all axes but the last; they have the shape of "
         "gamma.",
         S3,
-        "tutorial solutions B4 (seed 001, line 239); pytorch #192016",
+        "the source solution set, B4; pytorch #192016",
         _layer_parameters(summed_to_last_axis),
     ),
     Mistake(
@@ -792,7 +792,7 @@ RMSNORM_FORWARD_MISTAKES = (
         "last axis only",
         "You average over the last axis; the shape of gamma says over how many.",
         S3,
-        "tutorial solutions B4 (seed 001, line 225; layer norm)",
+        "the source solution set, B4 (layer norm)",
         rms_last_axis,
     ),
 )
