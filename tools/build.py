@@ -203,7 +203,8 @@ def _run(client, at, where):
     stderr = [o for o in outputs if o.get("name") == "stderr"]
     for output in stderr:
         outputs.remove(output)
-    return [f"{where}: note, stderr: {o.text}" for o in stderr if "%|" not in o.text]
+    said = [o.text for o in stderr if o.text.strip() and "%|" not in o.text]  # not tqdm
+    return [f"{where}: note, stderr: {text}" for text in said]
 
 
 def check(root):
