@@ -4,6 +4,7 @@ import numpy as np
 
 from bn_helpers import norms
 
+from .common import ALONE, batch, moments, same_dtype
 from .engine import Exercise, Mistake, Property, rejects
 
 S2 = "section 2, Normalize a batch"
@@ -13,37 +14,8 @@ S8 = "section 8, Normalize without a batch"
 S9 = "section 9, Compute a variance that survives"
 
 
-def batch(rng, N, D):
-    """A batch whose features differ in mean, spread and skew, with gamma and beta."""
-    scale = rng.permutation(np.geomspace(0.05, 5, D))
-    offset = rng.normal(0, 3, D)
-    x = offset + scale * (rng.exponential(1, (N, D)) + 0.3 * rng.normal(size=(N, D)))
-    return x, rng.uniform(0.5, 2, D), rng.normal(0, 1, D)
-
-
-def moments(rng, D):
-    """A mean and a variance per feature."""
-    return rng.normal(0, 3, D), rng.permutation(np.geomspace(0.01, 4, D))
-
-
 def batch_cases(rng):
     return [batch(rng, 12, 5), (*batch(rng, 9, 3), 0.1), (*batch(rng, 8, 17), 1e-3)]
-
-
-def same_dtype(outputs):
-    """Property: float32 in, float32 out."""
-
-    def test(trial):
-        args = [_as_float32(a) for a in trial.cases[0]]
-        got, _ = trial.run(args)
-        wrong = [n for n, g in zip(outputs, got, strict=True) if g.dtype != np.float32]
-        return [f"{n} is not float32 although x is" for n in wrong]
-
-    return Property("float32 in, float32 out", test, 0)
-
-
-def _as_float32(a):
-    return a.astype(np.float32) if isinstance(a, np.ndarray) else a
 
 
 # --- batchnorm_forward ---------------------------------------------------------------
@@ -358,18 +330,6 @@ def inference_cases(rng):
     return [case(12, 5), case(9, 3, 0.1), case(1, 17, 1e-3)]
 
 
-def _alone_as_in_company(trial):
-    args = trial.cases[0]
-    (whole,), _ = trial.run(args)
-    (alone,), _ = trial.run((args[0][:1], *args[1:]))
-    if np.allclose(whole[:1], alone):
-        return ()
-    return (
-        f"y[0, 0] is {alone[0, 0]:.6g} alone and {whole[0, 0]:.6g} in a batch",
-        "a sample's result must not depend on its batch mates",
-    )
-
-
 def with_batch_statistics(x, gamma, beta, running_mean, running_var, eps=1e-5):
     return _scaled(x, gamma, beta, x.mean(0), np.sqrt(x.var(0) + eps))
 
@@ -442,9 +402,7 @@ BATCHNORM_INFERENCE = Exercise(
     inference_cases,
     extra=(
         same_dtype(("y",)),
-        Property(
-            "one sample alone gives what it gives in a batch", _alone_as_in_company
-        ),
+        ALONE,
     ),
     mistakes=INFERENCE_MISTAKES,
     weights=(2,),

@@ -4,8 +4,8 @@ import numpy as np
 
 from bn_helpers import gradcheck, norms
 
+from .common import batch, moments, same_dtype
 from .engine import Exercise, Mistake, Property
-from .lesson_01 import batch, moments, same_dtype
 
 S1 = "section 1, Measure a gradient"
 S3 = "section 3, Go back through scale and shift"

@@ -4,8 +4,8 @@ import numpy as np
 
 from bn_helpers import norms
 
+from .common import ALONE, same_dtype
 from .engine import Exercise, Mistake, Property, rejects
-from .lesson_01 import same_dtype
 
 S1 = "section 1, Ask what is averaged over what"
 S3 = "section 3, Normalize each sample"
@@ -56,21 +56,6 @@ def backward(dx_hat, x_hat, axes):
     """The bracket of the closed form, over any axes."""
     slope = (dx_hat * x_hat).mean(axes, keepdims=True)
     return dx_hat - dx_hat.mean(axes, keepdims=True) - x_hat * slope
-
-
-def _alone_as_in_company(trial):
-    args = trial.cases[0]
-    (whole,), _ = trial.run(args)
-    (alone,), _ = trial.run((args[0][:1], *args[1:]))
-    if np.allclose(whole[:1], alone):
-        return ()
-    return (
-        "the first sample's y is not the same alone and in a batch",
-        "this norm must not look at other samples",
-    )
-
-
-ALONE = Property("a sample alone gives what it gives in a batch", _alone_as_in_company)
 
 
 # --- layernorm_forward ---------------------------------------------------------------

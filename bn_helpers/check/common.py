@@ -1,0 +1,45 @@
+"""Inputs and properties that the checks of several lessons share."""
+
+import numpy as np
+
+from .engine import Property, difference
+
+
+def batch(rng, N, D):
+    """A batch whose features differ in mean, spread and skew, with gamma and beta."""
+    scale = rng.permutation(np.geomspace(0.05, 5, D))
+    offset = rng.normal(0, 3, D)
+    x = offset + scale * (rng.exponential(1, (N, D)) + 0.3 * rng.normal(size=(N, D)))
+    return x, rng.uniform(0.5, 2, D), rng.normal(0, 1, D)
+
+
+def moments(rng, D):
+    """A mean and a variance per feature."""
+    return rng.normal(0, 3, D), rng.permutation(np.geomspace(0.01, 4, D))
+
+
+def same_dtype(outputs):
+    """Property: float32 in, float32 out."""
+
+    def test(trial):
+        args = [_as_float32(a) for a in trial.cases[0]]
+        got, _ = trial.run(args)
+        wrong = [n for n, g in zip(outputs, got, strict=True) if g.dtype != np.float32]
+        return [f"{n} is not float32 although x is" for n in wrong]
+
+    return Property("float32 in, float32 out", test, 0)
+
+
+def _as_float32(a):
+    return a.astype(np.float32) if isinstance(a, np.ndarray) else a
+
+
+def _alone_as_in_company(trial):
+    args = trial.cases[0]
+    (whole,), _ = trial.run(args)
+    (alone,), _ = trial.run((args[0][:1], *args[1:]))
+    lines = difference("y of a sample alone", alone, whole[:1])
+    return lines and (*lines, "a sample's result must not depend on its batch mates")
+
+
+ALONE = Property("a sample alone gives what it gives in a batch", _alone_as_in_company)
