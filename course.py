@@ -623,7 +623,7 @@ def solution(args):
 )
 def test(args):
     """run every test and compare every notebook with its stored outputs"""
-    python = environment("test")
+    python = environment("test", "grading")
     os.chdir(ROOT)
     pytest = [python, "-m", "pytest", "--nbval", "-n", "2", "--dist", "loadfile"]
     return hand_over(pytest + ([] if args.long else ["-m", "not long"]) + args.rest)
