@@ -5,6 +5,7 @@ import numpy as np
 from bn_helpers import gradcheck, norms
 
 from .common import batch, moments, same_dtype
+from .drivers.lesson_02 import drive_layer, drive_numerical_gradient
 from .engine import Exercise, Mistake, Property
 
 S1 = "section 1, Measure a gradient"
@@ -26,18 +27,6 @@ def _inverse_std(var, eps):
 
 
 # --- numerical_gradient --------------------------------------------------------------
-
-
-def drive_numerical_gradient(student, function, x, weights, *h):
-    """Build the function beside the student's code: only arrays cross to the grader."""
-    functions = {
-        "weighted cubes": lambda x: (weights * x**3).sum(),
-        "normalized": lambda x: (
-            weights * (x - x.mean(0)) / np.sqrt(x.var(0) + 0.1)
-        ).sum(),
-        "first entry times last": lambda x: x.flat[0] * x.flat[-1] * weights.flat[0],
-    }
-    return student(functions[function], x, *h)
 
 
 def numerical_cases(rng):
@@ -162,6 +151,22 @@ def params_swapped(dy, x_hat):
     return dy.sum(0), (dy * x_hat).sum(0)
 
 
+def params_of_each_sample(dy, x_hat):
+    return dy * x_hat, dy
+
+
+def params_over_features(dy, x_hat):
+    return (dy * x_hat).sum(1), dy.sum(1)
+
+
+def params_over_everything(dy, x_hat):
+    return (dy * x_hat).sum(), dy.sum()
+
+
+def beta_from_the_input(dy, x_hat):
+    return (dy * x_hat).sum(0), x_hat.sum(0)
+
+
 AVERAGED = (
     "mean for sum",
     "You average over the batch; a parameter that every sample uses gets the sum.",
@@ -175,6 +180,42 @@ SWAPPED = (
     "Oneflow-Inc/oneflow #6149",
 )
 
+PARAM_MISTAKES = (
+    Mistake(*AVERAGED, params_averaged),
+    Mistake(*SWAPPED, params_swapped),
+    Mistake(
+        "not summed",
+        "You return one gradient per sample; every sample uses the same gamma and "
+        "beta, so the contributions add up.",
+        S3,
+        "deeplearning4j/nd4j #2424; jimfleming/differentiation #1",
+        params_of_each_sample,
+    ),
+    Mistake(
+        "summed over the features",
+        "You sum over the features and keep the samples; gamma and beta belong to a "
+        "feature.",
+        S3,
+        "published batch-norm layers that sum along axis 1",
+        params_over_features,
+    ),
+    Mistake(
+        "one sum for all features",
+        "You sum over samples and features; each feature has its own gamma and beta.",
+        S3,
+        "a published CS231n solution, batchnorm_backward: np.sum(dout)",
+        params_over_everything,
+    ),
+    Mistake(
+        "beta's gradient from the input",
+        "Your dbeta adds up x_hat; beta meets no input on its way to y, so only dy "
+        "counts.",
+        S3,
+        "pytorch #2330",
+        beta_from_the_input,
+    ),
+)
+
 PARAM_GRADIENTS = Exercise(
     "param_gradients",
     param_reference,
@@ -182,7 +223,7 @@ PARAM_GRADIENTS = Exercise(
     ("dgamma", "dbeta"),
     param_cases,
     extra=(same_dtype(("dgamma", "dbeta")),),
-    mistakes=(Mistake(*AVERAGED, params_averaged), Mistake(*SWAPPED, params_swapped)),
+    mistakes=PARAM_MISTAKES,
 )
 
 
@@ -486,36 +527,6 @@ BATCHNORM_INFERENCE_BACKWARD = Exercise(
 
 
 # --- BatchNorm1d ---------------------------------------------------------------------
-
-
-def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum):
-    """Build the layer, train it on the batches, evaluate it on the probe."""
-
-    def attempt(method, array):
-        try:
-            return method(array)
-        except NotImplementedError:  # the other methods still count
-            return np.full_like(array, np.nan)
-
-    missing = np.full_like(gamma, np.nan)
-    layer = student(len(gamma), eps, momentum)
-    start = [layer.gamma, layer.beta, layer.running_mean, layer.running_var]
-    start = np.stack([np.array(value) for value in start])
-    layer.gamma, layer.beta = gamma.copy(), beta.copy()
-
-    y, dx = attempt(layer.forward, batches[0]), attempt(layer.backward, dys[0])
-    gradients = [np.array(getattr(layer, n, missing)) for n in ("dgamma", "dbeta")]
-    for x, dy in zip(batches[1:], dys[1:], strict=True):
-        attempt(layer.step, np.array(0.5))
-        attempt(layer.forward, x)
-        attempt(layer.backward, dy)
-
-    stepped = np.array(layer.gamma), np.array(layer.beta)
-    layer.gamma, layer.beta = gamma.copy(), beta.copy()
-    layer.training = False
-    evaluated = attempt(layer.forward, probe), attempt(layer.backward, dprobe)
-    running = layer.running_mean, layer.running_var
-    return start, y, dx, *gradients, *stepped, *running, *evaluated
 
 
 def layer_cases(rng):
