@@ -37,6 +37,23 @@ ENDED = f"""() => {{
     return failed || code.at(-1).execution_count !== null;
 }}"""
 
+# WCAG's contrast ratio of every cell's text with what is behind it; the smallest
+CONTRAST = """table => {
+    const numbers = color => color.match(/[\\d.]+/g).map(Number);
+    const opaque = color => numbers(color).length < 4 || numbers(color)[3] === 1;
+    const channel = v => v <= 10 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4;
+    const light = color => numbers(color).slice(0, 3)
+        .reduce((sum, v, i) => sum + [0.2126, 0.7152, 0.0722][i] * channel(v), 0.05);
+    const style = element => getComputedStyle(element);
+    const behind = element => opaque(style(element).backgroundColor)
+        ? style(element).backgroundColor : behind(element.parentElement);
+    return Math.min(...[...table.querySelectorAll("caption, th, td")].map(cell => {
+        const pair = [light(style(cell).color), light(behind(cell))];
+        return Math.max(...pair) / Math.min(...pair);
+    }));
+}"""
+READABLE = 4.5  # WCAG 2, level AA
+
 
 # the server that `course.py lab` starts, in a copy of the course
 
@@ -164,6 +181,12 @@ class Notebook:
         self.page.keyboard.press("Shift+Enter")
         self.page.keyboard.press("Shift+Enter")
 
+    def choose_theme(self, theme):
+        change = "jupyterapp.commands.execute('apputils:change-theme', {theme})"
+        self.page.evaluate(f"theme => {change}", theme)
+        chosen = self.page.locator(f"body[data-jp-theme-name='{theme}']")
+        chosen.wait_for(state="attached")
+
     def picture(self, title, of):
         """Keep a picture with `of` in view, for people to look at."""
         of.scroll_into_view_if_needed()
@@ -272,3 +295,21 @@ def test_a_typed_solution_turns_its_table_to_full_marks(open_notebook):
     cells = {cell.id: cell for cell in notebook.content().cells}
     assert cells["ex-batchnorm-forward"].source == solution
     assert "○ not attempted" in str(cells["check-batchnorm-inference"].outputs)
+
+
+def test_a_table_names_a_mistake_and_is_readable_in_every_theme(open_notebook):
+    notebook = open_notebook("01_forward_pass")
+    notebook.run_all()
+    right = _solution("batchnorm-forward")
+    wrong = right.replace("np.sqrt(var + eps)", "(np.sqrt(var) + eps)")
+    assert wrong != right
+    notebook.replace("def batchnorm_forward(", wrong)
+    table = notebook.code.filter(has_text="check.batchnorm_forward(").locator("table")
+    named = "You add eps to the standard deviation"
+    expect(table.locator("tr", has_text="✗").first).to_contain_text(named)
+    untouched = notebook.code.filter(has_text="check.batchnorm_inference(")
+    for theme in ("JupyterLab Dark", "JupyterLab Light"):
+        notebook.choose_theme(theme)
+        notebook.picture(f"mistake-{theme.split()[1].lower()}", table)
+        for shown in (table, untouched.locator("table")):
+            assert shown.evaluate(CONTRAST) >= READABLE

@@ -126,8 +126,11 @@ def difference(name, got, want):
     where = tuple(int(i) for i in np.argwhere(wrong)[0])
     place = f"{name}[{', '.join(map(str, where))}]" if where else name
     right = wrong.size - int(wrong.sum())
+    pair = got[where], want[where]
+    digits = 6 if len({f"{value:.6g}" for value in pair}) == 2 else 9
+    got, want = (f"{value:.{digits}g}" for value in pair)
     return (
-        f"{place}: got {got[where]:.6g}, want {want[where]:.6g}",
+        f"{place}: got {got}, want {want}",
         f"{right} of {wrong.size} values of {name} are right",
     )
 

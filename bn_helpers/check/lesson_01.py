@@ -112,8 +112,9 @@ def _survives_offset(trial):
 
 
 def _needs_two(trial):
-    x, gamma, beta = batch(trial.rng, 1, 4)
-    return rejects(trial.student, (x, gamma, beta), "x with one sample")
+    x, gamma, beta = batch(trial.rng, 2, 4)
+    trial.run((x, gamma, beta))  # two are enough
+    return rejects(trial.student, (x[:1], gamma, beta), "x with one sample")
 
 
 FORWARD_MISTAKES = (
@@ -223,6 +224,9 @@ BATCHNORM_FORWARD = Exercise(
 # --- update_running_stats ------------------------------------------------------------
 
 
+REFUSES_ONE = "refuses N = 1"
+
+
 def update_cases(rng):
     return [
         (*moments(rng, 5), *moments(rng, 5), N, m) for N, m in [(8, 0.1), (33, 0.7)]
@@ -230,8 +234,9 @@ def update_cases(rng):
 
 
 def _needs_two_for_update(trial):
-    args = (*moments(trial.rng, 4), *moments(trial.rng, 4), 1, 0.1)
-    return rejects(trial.student, args, "N = 1")
+    statistics = (*moments(trial.rng, 4), *moments(trial.rng, 4))
+    trial.run((*statistics, 2, 0.1))  # two are enough
+    return rejects(trial.student, (*statistics, 1, 0.1), "N = 1")
 
 
 def _default_momentum(trial):
@@ -263,6 +268,44 @@ def running_std(running_mean, running_var, mu, var, N, momentum=0.1):
 
 def never_updated(running_mean, running_var, mu, var, N, momentum=0.1):
     return running_mean, running_var
+
+
+def thrown_away(running_mean, running_var, mu, var, N, momentum=0.1):
+    return mu, var * N / (N - 1)
+
+
+def mean_corrected_too(running_mean, running_var, mu, var, N, momentum=0.1):
+    return norms.update_running_stats(
+        running_mean, running_var, mu * N / (N - 1), var, N, momentum
+    )
+
+
+def running_inverse(running_mean, running_var, mu, var, N, momentum=0.1):
+    keep = 1 - momentum
+    mean = keep * running_mean + momentum * mu
+    return mean, keep * running_var + momentum / np.sqrt(var)
+
+
+def mean_in_the_variance(running_mean, running_var, mu, var, N, momentum=0.1):
+    return norms.update_running_stats(running_mean, running_mean, mu, var, N, momentum)
+
+
+def around_the_running_mean(running_mean, running_var, mu, var, N, momentum=0.1):
+    keep = 1 - momentum
+    mean = keep * running_mean + momentum * mu
+    return mean, keep * running_var + momentum * (var + (mu - mean) ** 2)
+
+
+def changed_in_place(running_mean, running_var, mu, var, N, momentum=0.1):
+    running_mean[:], running_var[:] = norms.update_running_stats(
+        running_mean, running_var, mu, var, N, momentum
+    )
+    return running_mean, running_var
+
+
+def accepts_one_sample(running_mean, running_var, mu, var, N, momentum=0.1):
+    keep, unbiased = 1 - momentum, var * N / (N - 1)
+    return keep * running_mean + momentum * mu, keep * running_var + momentum * unbiased
 
 
 UPDATE_MISTAKES = (
@@ -304,6 +347,60 @@ UPDATE_MISTAKES = (
         "pytorch/xla #806",
         never_updated,
     ),
+    Mistake(
+        "old statistics thrown away",
+        "You keep nothing of the statistics so far; the new batch has only the weight "
+        "momentum.",
+        S7,
+        "keras #13117",
+        thrown_away,
+    ),
+    Mistake(
+        "mean corrected, too",
+        "You multiply the mean by N / (N − 1) as well; only the variance needs that.",
+        S7,
+        "chainer #332",
+        mean_corrected_too,
+    ),
+    Mistake(
+        "running inverse",
+        "You store one over a standard deviation; what is stored is a variance.",
+        S7,
+        "torch/nn #567, #609; soumith/cudnn.torch #109",
+        running_inverse,
+    ),
+    Mistake(
+        "running mean in the running variance",
+        "Your running variance goes on from the running mean: look at the names in "
+        "that line.",
+        S7,
+        "two published CS231n solutions, batchnorm_forward",
+        mean_in_the_variance,
+    ),
+    Mistake(
+        "spread around the running mean",
+        "You measure how far the new batch lies from the running mean; var is its "
+        "spread around its own mean.",
+        S7,
+        "HumanCompatibleAI/imitation PR #443; tensorflow #13064",
+        around_the_running_mean,
+    ),
+    Mistake(
+        "changed in place",
+        "You write into the caller's arrays; return new ones.",
+        S7,
+        "mapillary/inplace_abn #14; pytorch #13402",
+        changed_in_place,
+        shows="leaves its inputs as they were",
+    ),
+    Mistake(
+        "accepts one sample",
+        "You accept a batch of one, where N − 1 is 0 and the variance becomes nan.",
+        S7,
+        "torch/nn PR #1271; facebookresearch/SparseConvNet #190",
+        accepts_one_sample,
+        shows=REFUSES_ONE,
+    ),
 )
 
 UPDATE_RUNNING_STATS = Exercise(
@@ -314,7 +411,7 @@ UPDATE_RUNNING_STATS = Exercise(
     update_cases,
     extra=(
         Property("momentum is 0.1 when left out", _default_momentum, 0),
-        Property("refuses N = 1", _needs_two_for_update, 0.5),
+        Property(REFUSES_ONE, _needs_two_for_update, 0.5),
     ),
     mistakes=UPDATE_MISTAKES,
 )
@@ -416,7 +513,8 @@ def merge_cases(rng):
     def case(n_a, n_b, D):
         return (n_a, *moments(rng, D), n_b, *moments(rng, D))
 
-    return [case(9, 4, 5), case(1, 30, 3), case(6, 6, 7)]
+    n, m = (int(k) for k in rng.choice(np.arange(3, 40), 2, replace=False))
+    return [case(n, m, 5), case(1, n + m, 3), case(m, 1, 7), case(n, n, 2)]
 
 
 def _three_groups(trial):

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from html import escape
 
 HOLDS, FAILS, NOT_ATTEMPTED = "✓", "✗", "○"
-_CELL = "style='text-align:left;vertical-align:top'"
+_CELL = "text-align:left;vertical-align:top"
 _SPOKEN = {HOLDS: "holds", FAILS: "fails", NOT_ATTEMPTED: "not attempted"}
 
 
@@ -84,13 +84,12 @@ class Score(float):
 
     def _repr_html_(self):
         body = "".join(map(_html_row, self.rows))
+        heads = "Result", "Property", "What happened"
+        head = "".join(f"<th scope='col' style='{_CELL}'>{h}</th>" for h in heads)
         return (
             "<table><caption style='text-align:left'><strong>"
             f"{escape(self.caption)}</strong></caption>"
-            f"<thead><tr><th scope='col' {_CELL}>Result</th>"
-            f"<th scope='col' {_CELL}>Property</th>"
-            f"<th scope='col' {_CELL}>What happened</th></tr></thead>"
-            f"<tbody>{body}</tbody></table>"
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
         )
 
 
@@ -98,7 +97,9 @@ def _html_row(row):
     says, reread = map(escape, row.explained)
     says = f"<strong>{says}</strong> " if says else ""
     lines = "<br>".join([*map(escape, row.detail), *filter(None, [says + reread])])
+    weight = "bold" if row.state == FAILS else "normal"  # colors are the theme's
     return (
-        f"<tr><td {_CELL}>{row.state} {_SPOKEN[row.state]}</td>"
-        f"<th scope='row' {_CELL}>{escape(row.title)}</th><td {_CELL}>{lines}</td></tr>"
+        f"<tr><td style='{_CELL};white-space:nowrap'>{row.state} {_SPOKEN[row.state]}"
+        f"</td><th scope='row' style='{_CELL};font-weight:{weight}'>"
+        f"{escape(row.title)}</th><td style='{_CELL}'>{lines}</td></tr>"
     )
