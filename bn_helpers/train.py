@@ -2,7 +2,8 @@
 
 One network: `mnist_tensors`, `make_mlp`, `train_step`, `evaluate` and `fit`, which puts
 them together. Many networks: a `Stack` says which, `train_stack` trains them side by
-side in float64, `sweep` runs several stacks, in other processes if you like.
+side in float64 (on `bn_helpers.network`), `sweep` runs several stacks, in other
+processes if you like.
 
 Seeds are arguments. Two networks of one seed and one shape start from the same weights
 and see the same batches, with a norm or without: norms draw no random numbers.
@@ -19,9 +20,8 @@ from torch import nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from bn_helpers import data, norms
+from bn_helpers import data, network
 
-EPS = 1e-5  # of batch norm
 EVALUATION_BATCH = 1000
 LEARNED = 0.6  # mean accuracy from which a rate counts as working: 6 times chance
 TRAIN_PROBE = 10_000  # training images whose accuracy stands for that of all
@@ -199,7 +199,7 @@ def _measure(model, digits):
     return *seen, *evaluate(model, digits.x_test, digits.y_test)
 
 
-# many networks, in NumPy: every array is (seeds, rates, ..., ...)
+# many networks, in NumPy: every array is (seeds, rates, ...)
 
 
 def default_init(rng, fan_in, fan_out):
@@ -230,8 +230,8 @@ class Stack:
 
     Attributes:
         dims: widths from input to output.
-        activation: "sigmoid" or "relu".
-        norm: "plain" or "batch"; batch norm stands before each activation.
+        activation: "sigmoid", "relu" or "tanh".
+        norm: before each activation: "plain" (none), "batch", "layer" or "rms".
         init: "default", "Xavier x 4" or "nudged", see `INITS`.
         rates: learning rates.
         seeds: each has its own initial weights and its own order of batches, the same
@@ -319,14 +319,31 @@ def train_stack(stack, digits=None):
     Agrees with: one network at a time, and PyTorch in float64, to rounding.
     """
     digits = small_mnist() if digits is None else digits
-    net = StackedMLP(stack)
-    losses = []
+    net = stacked_network(stack)
+    rates = np.broadcast_to(stack.rates, net.shape)
+    seeds = np.array(stack.seeds)[:, None]  # one order of batches for all rates
+    batch_size, update = stack.batch_size, network.SGD(rates)
+    solver = network.Solver(net, digits, update, batch_size=batch_size, seed=seeds)
+    losses = [solver.step() for _ in range(stack.steps)]
     with np.errstate(all="ignore"):
-        for rows in _stacked_batches(stack, len(digits.x_train)):
-            x, y = digits.x_train[rows], digits.y_train[rows]
-            losses.append(net.train_step(x[:, None], y[:, None]))
         accuracy = net.accuracy(digits.x_test, digits.y_test)
     return StackResult(np.array(losses), accuracy)
+
+
+def stacked_network(stack):
+    """The networks of a `Stack` before training, as one `network.FullyConnectedNet`."""
+    shape = len(stack.seeds), len(stack.rates)
+    norm = None if stack.norm == "plain" else stack.norm
+    net = network.FullyConnectedNet(
+        stack.dims, norm, stack.activation, seed=np.zeros(shape, int)
+    )
+    rngs = [np.random.default_rng(seed) for seed in stack.seeds]
+    for k, size in enumerate(pairwise(stack.dims), start=1):
+        drawn = [INITS[stack.init](rng, *size) for rng in rngs]
+        W, b = (np.stack(values)[:, None] for values in zip(*drawn, strict=True))
+        net.params[f"W{k}"] = np.repeat(W, len(stack.rates), axis=1)
+        net.params[f"b{k}"][:] = b[:, :, 0]  # for every rate
+    return net
 
 
 def sweep(function, tasks, executor=None):
@@ -358,182 +375,11 @@ def usable_rates(rates, accuracy, floor=LEARNED):
     return max(runs, key=len)
 
 
-def _stacked_batches(stack, n):
-    """For each step the rows of its batch, (seeds, batch_size)."""
-    per_epoch = n // stack.batch_size
-    epochs = -(-stack.steps // per_epoch)
-    orders = np.array([_orders(seed, n, epochs) for seed in stack.seeds])
-    whole = orders[..., : per_epoch * stack.batch_size]
-    batches = whole.reshape(len(stack.seeds), -1, stack.batch_size)
-    return batches.swapaxes(0, 1)[: stack.steps]
-
-
-def _orders(seed, n, epochs):
-    rng = np.random.default_rng([seed, 1])  # not the stream that drew the weights
-    return [rng.permutation(n) for _ in range(epochs)]
-
-
-class StackedMLP:
-    """The networks of a `Stack`, as layers whose parameters are stacked."""
-
-    def __init__(self, stack):
-        self.lr = np.array(stack.rates)[:, None, None]
-        self.layers = []
-        for W, b in _initial_weights(stack):
-            self.layers.append(_Affine(W, b))
-            if stack.norm == "batch":
-                self.layers.append(_BatchNorm(b.shape))
-            self.layers.append(_ACTIVATIONS[stack.activation]())
-        last = max(i for i, layer in enumerate(self.layers) if type(layer) is _Affine)
-        del self.layers[last + 1 :]
-
-    def train_step(self, x, y):
-        """One step of all networks on x (seeds, 1, N, D), y (seeds, 1, N).
-
-        Returns:
-            The loss of each network before the step, (seeds, rates).
-        """
-        for layer in self.layers:
-            x = layer.forward(x)
-        loss, dx = _cross_entropy(x, y)
-        for layer in reversed(self.layers[1:]):
-            dx = layer.backward(dx)
-        self.layers[0].param_gradients(dx)  # the images need no gradient
-        for layer in self.layers:
-            for value, gradient in zip(layer.params, layer.grads, strict=True):
-                gradient *= self.lr
-                value -= gradient
-        return loss
-
-    def accuracy(self, x, y):
-        """Share of right answers in evaluation mode, (seeds, rates)."""
-        right = 0
-        for start in range(0, len(x), EVALUATION_BATCH):
-            rows = slice(start, start + EVALUATION_BATCH)
-            logits = self.infer(x[rows])
-            right = right + (logits.argmax(-1) == y[rows]).sum(-1)
-        return right / len(x)
-
-    def infer(self, x):
-        """Logits (seeds, rates, N, C) for x (N, D), in evaluation mode."""
-        for layer in self.layers:
-            x = layer.infer(x)
-        return x
-
-
-def _initial_weights(stack):
-    """For each affine layer W (seeds, rates, in, out) and b (seeds, rates, 1, out)."""
-    rngs = [np.random.default_rng(seed) for seed in stack.seeds]
-    for fan_in, fan_out in pairwise(stack.dims):
-        drawn = [INITS[stack.init](rng, fan_in, fan_out) for rng in rngs]
-        yield (
-            np.repeat(np.array(values)[:, None], len(stack.rates), axis=1)
-            for values in zip(*drawn, strict=True)
-        )
-
-
-def _cross_entropy(logits, y):
-    """Mean loss of each network, and its gradient with respect to the logits."""
-    logits = logits - logits.max(-1, keepdims=True)
-    target = y[..., None] == np.arange(logits.shape[-1])
-    p = np.exp(logits)
-    total = p.sum(-1, keepdims=True)
-    loss = (np.log(total[..., 0]) - (logits * target).sum(-1)).mean(-1)
-    p /= total
-    p -= target
-    p /= y.shape[-1]
-    return loss, p
-
-
-# layers over (..., N, D); backward leaves the gradients of params in grads
-
-
-class _Affine:
-    def __init__(self, W, b):
-        self.params = W, b
-
-    def forward(self, x):
-        self.x = x
-        return self.infer(x)
-
-    def infer(self, x):
-        W, b = self.params
-        y = x @ W
-        y += b
-        return y
-
-    def backward(self, dy):
-        self.param_gradients(dy)
-        return dy @ self.params[0].swapaxes(-1, -2)
-
-    def param_gradients(self, dy):
-        self.grads = self.x.swapaxes(-1, -2) @ dy, dy.sum(-2, keepdims=True)
-
-
-class _BatchNorm:
-    def __init__(self, shape):
-        self.params = np.ones(shape), np.zeros(shape)
-        self.running = np.zeros(shape), np.ones(shape)
-
-    def forward(self, x):
-        x_hat, self.cache = norms.normalize_forward(x, (-2,))
-        mu, var = self.cache.mu, self.cache.var
-        self.running = norms.update_running_stats(*self.running, mu, var, x.shape[-2])
-        return self._scale_and_shift(x_hat)
-
-    def infer(self, x):
-        mean, var = self.running
-        return self._scale_and_shift((x - mean) / np.sqrt(var + EPS))
-
-    def _scale_and_shift(self, x_hat):
-        gamma, beta = self.params
-        y = gamma * x_hat
-        y += beta
-        return y
-
-    def backward(self, dy):
-        dx, dbeta, dgamma = norms.normalize_backward(dy, self.cache)
-        self.grads = dgamma, dbeta
-        dx *= self.params[0]  # constant along the batch
-        return dx
-
-
-class _Sigmoid:
-    params = grads = ()
-
-    def forward(self, x):
-        self.y = self.infer(x)
-        return self.y
-
-    def infer(self, x):
-        y = np.negative(x)
-        np.exp(y, out=y)  # inf is fine: it ends as 0
-        y += 1
-        return np.reciprocal(y, out=y)
-
-    def backward(self, dy):
-        dx = 1 - self.y
-        dx *= self.y
-        dx *= dy
-        return dx
-
-
-class _ReLU:
-    params = grads = ()
-
-    def forward(self, x):
-        self.y = self.infer(x)
-        return self.y
-
-    def infer(self, x):
-        return np.maximum(x, 0)
-
-    def backward(self, dy):
-        return dy * (self.y > 0)
-
-
-_ACTIVATIONS = {"sigmoid": _Sigmoid, "relu": _ReLU}
-_CHOICES = {"activation": _ACTIVATIONS, "norm": ("plain", "batch"), "init": INITS}
+_CHOICES = {
+    "activation": network.ACTIVATIONS,
+    "norm": ("plain", *filter(None, network.NORMS)),
+    "init": INITS,
+}
 
 
 # lesson 04's study: small enough for seconds, wide enough to tell the truth
