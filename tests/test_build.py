@@ -495,7 +495,9 @@ def test_exercises_and_the_lesson_table_are_collected(built):
         "| [01 · Sound](notebooks/01_sound.ipynb) "
         "| a function that doubles and a class that counts | 40 | 6 | 2 + 1 written |\n"
     )
-    assert row in readme and "old" not in readme and readme.endswith("-->\n\nEnd.\n")
+    total = "| **together** | | 40 | 6 | 2 + 1 written |\n"
+    assert row + total in readme and "old" not in readme
+    assert readme.endswith("-->\n\nEnd.\n")
 
 
 def test_nothing_is_executed_or_written_twice(tree):

@@ -4,9 +4,9 @@ THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 LEAKS = ("MPLBACKEND", "BN_HELPERS_CHECK_SEED")
 
 
-def pin(environ):
+def pin(environ, threads=1):
     """Make kernels started from `environ` print the same numbers everywhere."""
-    environ.update(dict.fromkeys(THREADS, "1"), PYTHONHASHSEED="0")
+    environ.update(dict.fromkeys(THREADS, str(threads)), PYTHONHASHSEED="0")
     for name in LEAKS:
         environ.pop(name, None)
     return environ

@@ -2,7 +2,8 @@
 
 Each lesson becomes notebooks/NN_name.ipynb, which people open, and
 build/solved/NN_name.ipynb, the answer key; both are executed. With them come
-bn_helpers/check/exercises.json, and the README's lesson table and cover figure.
+bn_helpers/check/exercises.json, the README's lesson table and cover figure, and the
+instructor's page grading/exercises.md.
 """
 
 import argparse
@@ -20,7 +21,7 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
-from . import pin
+from . import instructor, pin
 from .lesson import LessonError, canonical, parse, solved_view, student_view
 from .rules import problems
 
@@ -49,6 +50,8 @@ def build(root, names=(), force=False, say=print):
         raise LessonError("\n".join(blocking))
     for path, text in generated(root, lessons).items():
         write(path, text)
+    for what in _instruct(root, lessons, write):
+        say(what)
     for lesson in lessons:
         if root / lesson.path in chosen:
             _renew(root, lesson, force, say)
@@ -104,6 +107,17 @@ def generated(root, lessons):
     return files
 
 
+def _instruct(root, lessons, use):
+    """Hand path and text of the instructor's page to `use`; say what prevents it."""
+    path = root / instructor.PAGE
+    if not path.parent.is_dir():
+        return
+    try:
+        use(path, instructor.page(lessons))
+    except LessonError as error:
+        yield f"{instructor.PAGE} is not made: {error}"
+
+
 def exercise_list(lessons):
     rows = {}
     for lesson in lessons:
@@ -119,10 +133,19 @@ def lesson_table(lessons):
     rows.append("|---|---|---:|---:|---|")
     for lesson in lessons:
         link = f"[{lesson.title}](notebooks/{lesson.name}.ipynb)"
-        tasks = f"{len(lesson.of('exercise'))} + {len(lesson.of('question'))} written"
-        cells = (link, lesson.course["builds"], *lesson.totals.values(), tasks)
-        rows.append(f"| {' | '.join(map(str, cells))} |")
+        cells = (link, lesson.course["builds"], *_counts([lesson]))
+        rows.append(f"| {' | '.join(cells)} |")
+    rows.append(f"| **together** | | {' | '.join(_counts(lessons))} |")
     return "\n".join(rows) + "\n"
+
+
+def _counts(lessons):
+    """Minutes, points, and exercises with written questions, as the table has them."""
+    totals = [lesson.totals for lesson in lessons]
+    sums = [str(sum(t[key] for t in totals)) for key in ("minutes", "points")]
+    kinds = ("exercise", "question")
+    coded, written = (sum(len(x.of(kind)) for x in lessons) for kind in kinds)
+    return [*sums, f"{coded} + {written} written"]
 
 
 def _renew(root, lesson, force, say):
@@ -214,7 +237,9 @@ def check(root):
     for lesson in lessons:
         stale += _stale(root, lesson)
     if not wrong:
-        for path, text in generated(root, lessons).items():
+        files = generated(root, lessons)
+        stale += _instruct(root, lessons, files.__setitem__)
+        for path, text in files.items():
             if _exact(path) != text:
                 stale.append(_mend(_short(root, path), "differs", "lessons/"))
     names = {path.stem for path in choose(root)}
