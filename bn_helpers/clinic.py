@@ -1,0 +1,336 @@
+"""A batch-norm network in NumPy whose faults can be switched on, one at a time.
+
+Arrays are feature-major, one column per sample: inputs (D, N), weights (out, in),
+gamma and beta (D, 1). Each hidden layer is affine, batch norm, ReLU; the last one is
+affine. Without faults the network is right, and a PyTorch twin agrees with it.
+
+    z = W a + b      mu, var over the N columns      x_hat = (z - mu) / sqrt(var + eps)
+    y = gamma * x_hat + beta      a = max(y, 0)      loss: mean cross-entropy
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from .gradcheck import numerical_gradient
+
+ARTICLE = {
+    "no W": "the gradient goes down a layer without being multiplied by W transposed",
+    "W too early": "weight gradients are taken before the norm's backward pass",
+    "b too early": "bias gradients are taken before the norm's backward pass",
+    "ReLU at z": "ReLU's derivative is taken before the norm instead of after it",
+    "sums": "gradients of gamma and beta are not divided by the batch size",
+    "batch statistics": "prediction uses the statistics of whatever batch it gets",
+    "normalized logits": "the last layer has a batch norm, too",
+    "eps 1e-8": "eps is 1e-8 instead of 1e-5",
+}
+READING = {
+    "gamma twice": "the closed form multiplies by gamma, and so does what is fed to it",
+}
+CODEBASES = {
+    "detached statistics": "the backward pass takes mean and variance for constants",
+    "one-pass variance": "the variance is E[z^2] - E[z]^2",
+    "biased running variance": "running_var averages variances divided by N",
+}
+FAULTS = {**ARTICLE, **READING, **CODEBASES}
+
+REFERRED = ("sums", "detached statistics")  # lesson 07 asks which; see `referral`
+ZERO = 1e-8  # a gradient shorter than this is 0 but for rounding
+
+
+class Cache(NamedTuple):
+    """What one layer keeps for its backward pass; without a norm the middle is None.
+
+    Attributes:
+        a: input of the layer, (in, N).
+        z: output of the affine part, (out, N).
+        mu, var: mean and biased variance over the samples, (out, 1).
+        x_hat: z normalized, (out, N).
+        y: output of the norm, or z where there is none, (out, N).
+    """
+
+    a: np.ndarray
+    z: np.ndarray
+    mu: np.ndarray | None
+    var: np.ndarray | None
+    x_hat: np.ndarray | None
+    y: np.ndarray
+
+
+class Clinic:
+    """A classifier with batch norm, healthy or with the faults it is given.
+
+    Args:
+        dims: widths from input to output, such as (784, 128, 10).
+        faults: names out of `FAULTS`, in any combination.
+        seed: decides the initial weights, He's rule; biases and beta start at 0,
+            gamma at 1, running statistics at mean 0 and variance 1.
+        dtype: of the parameters, and so of all results for inputs of that dtype.
+
+    Attributes:
+        parameters: "W1", "b1", "gamma1", "beta1", "W2", ... to arrays.
+        running: "mean1", "var1", ... to (D, 1) arrays.
+
+    Raises:
+        ValueError: an unknown fault.
+
+    Conventions: PyTorch's. The biased variance normalizes, the unbiased one is stored,
+        and the new batch has weight 0.1 in the running statistics.
+    """
+
+    momentum = 0.1
+
+    def __init__(self, dims, faults=(), seed=0, dtype=np.float64):
+        unknown = ", ".join(sorted(set(faults) - set(FAULTS)))
+        if unknown:
+            raise ValueError(f"faults: got {unknown}, expected {', '.join(FAULTS)}")
+        self.faults, self.depth = frozenset(faults), len(dims) - 1
+        self.eps = 1e-8 if "eps 1e-8" in self.faults else 1e-5
+        self.parameters, self.running = {}, {}
+        rng = np.random.default_rng(seed)
+        for k in range(1, self.depth + 1):
+            self._add_layer(k, dims[k - 1], dims[k], rng, dtype)
+
+    def _add_layer(self, k, fan_in, D, rng, dtype):
+        W = rng.normal(0, np.sqrt(2 / fan_in), (D, fan_in))
+        self.parameters[f"W{k}"] = W.astype(dtype)
+        self.parameters[f"b{k}"] = np.zeros((D, 1), dtype)
+        if self._has_norm(k):
+            self.parameters[f"gamma{k}"] = np.ones((D, 1), dtype)
+            self.parameters[f"beta{k}"] = np.zeros((D, 1), dtype)
+            self.running[f"mean{k}"] = np.zeros((D, 1), dtype)
+            self.running[f"var{k}"] = np.ones((D, 1), dtype)
+
+    def shake(self, seed=0):
+        """Draw gamma and beta at random, so that no fault hides behind 1 and 0.
+
+        Returns:
+            The network itself.
+        """
+        rng = np.random.default_rng(seed)
+        for name, value in self.parameters.items():
+            if name.startswith("gamma"):
+                value[:] = rng.uniform(0.5, 2, value.shape)
+            elif name.startswith("beta"):
+                value[:] = rng.normal(0, 1, value.shape)
+        return self
+
+    # --- forward -----------------------------------------------------------------
+
+    def forward(self, x):
+        """Logits of a batch by its own statistics; running statistics stay.
+
+        Args:
+            x: (D, N), one column per sample.
+
+        Returns:
+            Logits (C, N), and one `Cache` per layer.
+        """
+        a, caches = x, []
+        for k in range(1, self.depth + 1):
+            z, mu, var, x_hat = self._affine(k, a), None, None, None
+            y = z
+            if self._has_norm(k):
+                mu, var = self._moments(z)
+                x_hat, y = self._normalized(k, z, mu, var)
+            caches.append(Cache(a, z, mu, var, x_hat, y))
+            a = np.maximum(y, 0)
+        return y, caches
+
+    def loss(self, x, labels):
+        """Mean cross-entropy of a batch (D, N) with integer labels (N,)."""
+        return _cross_entropy(self.forward(x)[0], labels)
+
+    def logits(self, x):
+        """Logits (C, N) for prediction: running statistics, each sample on its own."""
+        if "batch statistics" in self.faults:
+            return self.forward(x)[0]
+        a = x
+        for k in range(1, self.depth + 1):
+            y = self._affine(k, a)
+            if self._has_norm(k):
+                mean, var = self.running[f"mean{k}"], self.running[f"var{k}"]
+                y = self._normalized(k, y, mean, var)[1]
+            a = np.maximum(y, 0)
+        return y
+
+    def predict(self, x):
+        """Classes (N,) of a batch (D, N)."""
+        return self.logits(x).argmax(axis=0)
+
+    def _has_norm(self, k):
+        return k < self.depth or "normalized logits" in self.faults
+
+    def _affine(self, k, a):
+        return self.parameters[f"W{k}"] @ a + self.parameters[f"b{k}"]
+
+    def _moments(self, z):
+        mu = z.mean(axis=1, keepdims=True)
+        if "one-pass variance" in self.faults:
+            return mu, (z**2).mean(axis=1, keepdims=True) - mu**2
+        return mu, ((z - mu) ** 2).mean(axis=1, keepdims=True)
+
+    def _normalized(self, k, z, mu, var):
+        x_hat = (z - mu) / np.sqrt(var + self.eps)
+        return x_hat, self.parameters[f"gamma{k}"] * x_hat + self.parameters[f"beta{k}"]
+
+    # --- backward ----------------------------------------------------------------
+
+    def gradients(self, x, labels):
+        """Gradient of the loss for each parameter, by name, as the code has it.
+
+        Args:
+            x: (D, N), one column per sample.
+            labels: (N,), integers.
+
+        Raises:
+            ValueError: with the fault "no W", where neighboring layers differ in width.
+        """
+        return self._backward(*self.forward(x), labels)
+
+    def _backward(self, logits, caches, labels):
+        N, late = len(labels), "sums" in self.faults
+        dy = np.exp(_log_softmax(logits))
+        dy[labels, np.arange(N)] -= 1
+        dy /= 1 if late else N  # the loss is a mean: 1/N enters here, and only here
+        gradients = {}
+        for k in range(self.depth, 0, -1):
+            share = 1 / N if late else 1
+            da, new = self._layer_backward(k, dy, caches[k - 1], share)
+            gradients |= new
+            if k > 1:
+                dy = self._relu_backward(da, caches[k - 2])
+        return gradients
+
+    def _relu_backward(self, da, cache):
+        return da * ((cache.z if "ReLU at z" in self.faults else cache.y) > 0)
+
+    def _layer_backward(self, k, dy, cache, share):
+        """Gradients of a layer, from dy at its norm's output; share is 1 or 1/N."""
+        dz, gradients = dy, {}
+        if self._has_norm(k):
+            dz, dgamma, dbeta = self._norm_backward(k, dy, cache)
+            gradients = {f"gamma{k}": dgamma, f"beta{k}": dbeta}
+        for_W = dy if "W too early" in self.faults else dz
+        for_b = dy if "b too early" in self.faults else dz
+        gradients[f"W{k}"] = share * for_W @ cache.a.T
+        gradients[f"b{k}"] = share * for_b.sum(axis=1, keepdims=True)
+        da = dz if "no W" in self.faults else self.parameters[f"W{k}"].T @ dz
+        return da, gradients
+
+    def _norm_backward(self, k, dy, cache):
+        """The closed form of lesson 02, section 5, with one column per sample."""
+        gamma, N = self.parameters[f"gamma{k}"], dy.shape[1]
+        if "gamma twice" in self.faults:
+            dy = gamma * dy
+        dgamma = (dy * cache.x_hat).sum(axis=1, keepdims=True)
+        dbeta = dy.sum(axis=1, keepdims=True)
+        passed = dy - dbeta / N - cache.x_hat * dgamma / N
+        if "detached statistics" in self.faults:
+            passed = dy
+        return gamma / np.sqrt(cache.var + self.eps) * passed, dgamma, dbeta
+
+    # --- training ----------------------------------------------------------------
+
+    def step(self, x, labels, lr):
+        """One step of gradient descent on a batch; running statistics follow.
+
+        Returns:
+            The loss before the step.
+
+        Raises:
+            ValueError: fewer than 2 samples, which have no unbiased variance.
+        """
+        if len(labels) < 2:
+            raise ValueError(f"x holds {len(labels)} sample(s), expected 2 or more")
+        logits, caches = self.forward(x)
+        for name, gradient in self._backward(logits, caches, labels).items():
+            self.parameters[name] = self.parameters[name] - lr * gradient
+        self._follow(caches, len(labels))
+        return _cross_entropy(logits, labels)
+
+    def _follow(self, caches, N):
+        unbiased = 1 if "biased running variance" in self.faults else N / (N - 1)
+        for k, cache in enumerate(caches, 1):
+            if self._has_norm(k):
+                self._move(f"mean{k}", cache.mu)
+                self._move(f"var{k}", cache.var * unbiased)
+
+    def _move(self, name, new):
+        self.running[name] = self.running[name] + self.momentum * (
+            new - self.running[name]
+        )
+
+
+def referral(dims, seed=0):
+    """A network with two faults that its caller does not know."""
+    return Clinic(dims, REFERRED, seed)
+
+
+def measured_gradients(network, x, labels):
+    """Gradients of the network's loss by central differences, by name.
+
+    Args:
+        network: a `Clinic` in float64; it is left as it was.
+        x, labels: a batch (D, N) and its labels (N,).
+    """
+    parameters = network.parameters
+
+    def loss_with(name, value):
+        network.parameters = {**parameters, name: value}
+        return network.loss(x, labels)
+
+    try:
+        return {
+            name: numerical_gradient(lambda v, name=name: loss_with(name, v), value)
+            for name, value in parameters.items()
+        }
+    finally:
+        network.parameters = parameters
+
+
+def direction_and_size(gradient, truth):
+    """Compare two gradients as arrows.
+
+        cosine = sum(gradient * truth) / (|gradient| |truth|)
+        size   = |gradient| / |truth|
+
+    where |g| is the root of the sum of all squares.
+
+    Args:
+        gradient, truth: arrays of one shape.
+
+    Returns:
+        cosine and size. A length below 1e-8 is 0 but for rounding: the cosine is then
+        1 and the size 1 if both are 0, else the cosine is 0 and the size 0 or inf.
+    """
+    length, true_length = np.linalg.norm(gradient), np.linalg.norm(truth)
+    if length < ZERO and true_length < ZERO:
+        return 1.0, 1.0
+    if length < ZERO or true_length < ZERO:
+        return 0.0, 0.0 if length < ZERO else np.inf
+    return np.sum(gradient * truth) / (length * true_length), length / true_length
+
+
+def examine(network, x, labels):
+    """Compare every gradient of a network with central differences of its loss.
+
+    Args:
+        network: a `Clinic` in float64; it is left as it was.
+        x, labels: a batch (D, N) and its labels (N,).
+
+    Returns:
+        `direction_and_size` by name of the parameter.
+    """
+    truth = measured_gradients(network, x, labels)
+    gradients = network.gradients(x, labels)
+    return {name: direction_and_size(gradients[name], truth[name]) for name in truth}
+
+
+def _cross_entropy(logits, labels):
+    return -_log_softmax(logits)[labels, np.arange(len(labels))].mean()
+
+
+def _log_softmax(logits):
+    shifted = logits - logits.max(axis=0)
+    return shifted - np.log(np.exp(shifted).sum(axis=0))
