@@ -1,0 +1,1 @@
+"""What instructors run: grade, record, release and report. See README.md here."""

@@ -1,0 +1,80 @@
+"""Wrong answers: every known mistake of the lesson, and answers that are no answers."""
+
+import inspect
+
+from bn_helpers.check import lesson_01
+
+from . import (
+    COURSE,
+    FULL,
+    NONE,
+    Case,
+    content,
+    solved,
+    untouched,
+    with_answer,
+    wrong,
+)
+
+NO_ANSWERS = {
+    "returns None": "return None",
+    "returns text": "return 'full marks', 'please', 'now'",
+    "returns nan": "return x * np.nan, x[0] * np.nan, x[0] * np.nan",
+    "returns True": "return True, True, True",
+    "returns objects": "return object(), object(), object()",
+    "returns a dictionary": "return {'y': x}",
+    "returns too little": "return x",
+    "returns complex numbers": "return x * 1j, x[0] * 1j, x[0] * 1j",
+    "returns a list that holds itself": "a = []; a.append(a); return a, a, a",
+    "raises": "raise KeyError('nothing here')",
+    "raises StopIteration": "raise StopIteration",
+    "raises KeyboardInterrupt": "raise KeyboardInterrupt",
+    "an error whose message fails": (
+        "class E(Exception):\n        def __str__(self): raise self\n    raise E"
+    ),
+    "recursion without end": "return batchnorm_forward(x, gamma, beta, eps)",
+    "more memory than there is": "return np.ones(10**13), 0, 0",
+}
+
+
+def cases():
+    yield Case("untouched", content(untouched()), NONE, says="○")
+    for exercise in lesson_01.EXERCISES:
+        for mistake in exercise.mistakes:
+            if source := standing_alone(mistake.code, exercise.name):
+                yield _mistaken(exercise, mistake, source)
+    for name, body in NO_ANSWERS.items():
+        source = f"def batchnorm_forward(x, gamma, beta, eps=1e-5):\n    {body}\n"
+        yield wrong(f"answer {name}", with_answer(source), says="✗")
+    yield wrong("answer is a number", with_answer("batchnorm_forward = 3.0"))
+    yield wrong("answer is empty", with_answer("# later"), says="○")
+    yield wrong("answer does not compile", with_answer("def batchnorm_forward(x:"))
+    nb = solved()
+    nb.cells = [c for c in nb.cells if c.id != COURSE.exercises[FIRST].cell]
+    yield wrong("answer cell deleted", nb, says="is missing")
+
+
+FIRST = "batchnorm_forward"
+
+
+def _mistaken(exercise, mistake, source):
+    score = exercise.score(mistake.code, FULL[exercise.name], 5)
+    return Case(
+        f"{exercise.name}: {mistake.name}",
+        content(with_answer(source, exercise.name)),
+        FULL | {exercise.name: round(float(score), 4)},
+        says=mistake.name,
+    )
+
+
+def standing_alone(function, name):
+    """Source of a mistake as a student would hand it in; "" if it needs a reference."""
+    sources, names = [], [function.__name__]
+    for each in names:
+        code = getattr(lesson_01, each)
+        sources.insert(0, inspect.getsource(code))
+        used = [n for n in code.__code__.co_names if hasattr(lesson_01, n)]
+        if "norms" in used:
+            return ""
+        names += [n for n in used if n != "np" and n not in names]
+    return "\n\n".join([*sources, f"{name} = {function.__name__}\n"])

@@ -1,0 +1,316 @@
+"""The command: a class in, grades out, and again after any interruption."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from submissions import FIRST, FULL, LESSON, content, solved, untouched, with_answer
+from test_grading_corpus import classmate, without_times
+from test_grading_records import dump
+
+from grading import config, grade, master, records
+from grading.verdict import GRADED, NEEDS_REVIEW, Exercise, Receipt, Row, Verdict
+
+pytestmark = pytest.mark.sandbox
+WRONG = "def batchnorm_forward(*args):\n    return 1, 2, 3"
+
+
+def write_class(folder, files):
+    for name, data in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def submissions(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("class")
+    return write_class(
+        folder,
+        {
+            f"ada/{LESSON}.ipynb": content(solved()),
+            f"bob/{LESSON}.ipynb": content(untouched()),
+            f"bob/{LESSON} (1).ipynb": content(with_answer(WRONG)),
+            f"eve_{LESSON}.ipynb": b"{",
+            "essay.docx": b"",
+        },
+    )
+
+
+@pytest.fixture(scope="module")
+def graded(submissions, tmp_path_factory):
+    """Grades of the class."""
+    into = tmp_path_factory.mktemp("home") / "grades"
+    assert command(submissions, into) == 0
+    return into
+
+
+def command(submissions, into, *options):
+    return grade.main([str(submissions), "--into", str(into), "--jobs", "2", *options])
+
+
+def points(into):
+    return {v.student: v.points for v in records.verdicts(into)}
+
+
+def test_a_class_is_graded(graded, submissions):
+    found = {v.student: v for v in records.verdicts(graded)}
+    assert list(found) == ["ada", "bob", "eve"]
+    full = sum(FULL.values())
+    assert (found["ada"].points, found["bob"].points) == (full, full - FULL[FIRST])
+    assert found["eve"].status == NEEDS_REVIEW and "no notebook" in found["eve"].reason
+    [refused] = records.rejected(graded)
+    assert refused.receipt.source == "essay.docx"
+
+
+def test_a_receipt_tells_what_was_graded(graded):
+    for verdict in records.verdicts(graded):
+        receipt = verdict.receipt
+        assert len(receipt.sha256) == 64 and receipt.time.endswith("+00:00")
+        assert receipt.version == master.lesson(LESSON).version
+        assert receipt.seed == int((graded / "seed").read_text(encoding="utf-8"))
+
+
+def test_again_there_is_nothing_to_do(graded, submissions, capsys):
+    before = dump(graded), (graded / "receipts.jsonl").read_bytes()
+    assert command(submissions, graded) == 0
+    assert "4 need nothing, 0 to grade" in capsys.readouterr().out
+    assert (dump(graded), (graded / "receipts.jsonl").read_bytes()) == before
+
+
+def test_the_summary_names_what_needs_a_person(graded, submissions, capsys):
+    command(submissions, graded)
+    out = capsys.readouterr().out
+    assert f"{LESSON}: 2 graded, 1 need review" in out
+    assert f"eve {LESSON}: the file is no notebook" in out
+    assert "essay.docx: neither a notebook" in out
+    assert "await a person" in out
+
+
+def test_regrading_says_what_changes(graded, submissions, capsys):
+    assert command(submissions, graded, "--regrade", "--only", "ada") == 0
+    assert "No marks changed." in capsys.readouterr().out
+    before = points(graded)
+    assert command(submissions, graded, "--policy", "first") == 0
+    after = points(graded)
+    assert (before["bob"], after["bob"]) == (8, 0)
+    assert command(submissions, graded, "--policy", "best", "--regrade") == 0
+    out = capsys.readouterr().out
+    assert f"bob {LESSON}: 0 → 8" in out and "another attempt counts" in out
+    assert points(graded) == before
+
+
+def test_a_change_is_explained():
+    made = {v: _verdict(v) for v in (0.0, 3.0)}
+    line = grade.change(made[0.0], made[3.0])
+    assert line == f"ada {LESSON}: 0 → 3; {FIRST} 0 → 3 (values of y ✗→✓)"
+    review = replace(made[3.0], status=NEEDS_REVIEW, reason="it died")
+    assert "it died" in grade.change(made[3.0], review)
+    assert grade.change(made[3.0], made[3.0]) == ""
+    receipt = replace(made[3.0].receipt, version="other")
+    newer = replace(made[3.0], receipt=receipt)
+    assert "the course has changed" in grade.change(made[0.0], newer)
+
+
+def _verdict(earned):
+    row = Row("values of y", "✓" if earned else "✗")
+    receipt = Receipt("a" * 64, "v", 1, "t")
+    exercises = {FIRST: Exercise(earned, 3.0, (row,))}
+    return Verdict("ada", LESSON, GRADED, "", receipt, exercises=exercises)
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted"),
+    [
+        (["ada"], {"ada"}),
+        (["1"], {"ada", "bob", "eve"}),
+        (["01", "bob"], {"bob"}),
+        ([LESSON, "eve"], {"eve"}),
+        (["2"], set()),
+    ],
+)
+def test_only_chooses(submissions, names, wanted):
+    args = grade.parse([str(submissions), "--only", *names])
+    assert {student for student, _ in grade.collected(args).attempts} == wanted
+
+
+def test_mistakes_of_the_instructor_are_named(
+    submissions, tmp_path, capsys, monkeypatch
+):
+    assert command(submissions, tmp_path, "--only", "nobody") == 1
+    assert "no student or lesson is called nobody" in capsys.readouterr().out
+    assert command(tmp_path / "nowhere", tmp_path) == 1
+    assert "no such file" in capsys.readouterr().out
+    with records.Records(tmp_path):
+        assert command(submissions, tmp_path) == 1
+    assert "Another grader is writing" in capsys.readouterr().out
+    for words in ([], [str(submissions), "--jobs", "0"]):
+        with pytest.raises(SystemExit):
+            grade.main(words)
+    monkeypatch.setenv("PATH", "")
+    assert command(submissions, tmp_path) == 1
+    assert "sudo apt install bubblewrap" in capsys.readouterr().out
+
+
+def test_a_rehearsal_grades_the_courses_own_and_records_nothing(
+    submissions, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(master, "lessons", lambda: [LESSON])
+    into = tmp_path / "grades"
+    assert command(submissions, into, "--dry-run") == 0
+    out = capsys.readouterr().out
+    assert "Would grade 3 students, 4 submissions, 1 refused" in out
+    assert f"{LESSON}, solved: 11 of 11 points" in out
+    assert f"{LESSON}, untouched: 0 of 11 points" in out
+    assert not into.exists()
+
+
+def test_a_cluster_gives_the_same_verdicts(graded, submissions, tmp_path):
+    from distributed import LocalCluster
+
+    options = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    into = tmp_path / "grades"
+    into.mkdir()
+    (into / "seed").write_bytes((graded / "seed").read_bytes())
+    with LocalCluster(processes=True, **options) as cluster:
+        address = cluster.scheduler_address
+        assert command(submissions, into, "--scheduler", address) == 0
+    for here, there in zip(
+        records.verdicts(graded), records.verdicts(into), strict=True
+    ):
+        assert without_times(here) == without_times(there)
+    assert dump(into) == dump(graded)
+
+
+# kill -9, at any moment
+
+
+def start(submissions, into):
+    words = [sys.executable, "-m", "grading.grade", str(submissions)]
+    return subprocess.Popen(
+        [*words, "--into", str(into), "--jobs", "2"],
+        cwd=config.ROOT,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def workers_of(pid):
+    """Processes that a grader has started, and those that these have started."""
+    try:
+        text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8")
+    except OSError:  # it has just ended
+        return []
+    children = [int(child) for child in text.split()]
+    return children + [pid for child in children for pid in workers_of(child)]
+
+
+def killed(submissions, into, seconds):
+    """Start the grader, and kill it; whether it was still at work."""
+    process = start(submissions, into)
+    time.sleep(seconds)
+    over = process.poll() is not None
+    workers = [] if over else workers_of(process.pid)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    end = time.monotonic() + 60  # one that is just starting looks up late
+    while any(Path(f"/proc/{pid}").exists() for pid in workers):
+        assert time.monotonic() < end, "a worker outlives the grader"
+        time.sleep(0.1)
+    return not over
+
+
+def kill_and_go_on(tmp_path, students, moments):
+    """Grades after kills are those without; nobody is in the gradebook twice."""
+    made = write_class(
+        tmp_path / "class",
+        {
+            f"{c.name}/{LESSON}.ipynb": c.content
+            for c in map(classmate, range(students))
+        },
+    )
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    assert command(made, calm) == 0
+    rough.mkdir()
+    (rough / "seed").write_bytes((calm / "seed").read_bytes())
+    hits = [killed(made, rough, seconds) for seconds in moments]
+    assert command(made, rough) == 0
+    assert dump(rough) == dump(calm)
+    lines = (rough / "receipts.jsonl").read_bytes().splitlines()
+    assert len({*records.Receipts(rough).counting}) == students
+    here, there = map(records.verdicts, (calm, rough))
+    assert list(map(without_times, here)) == list(map(without_times, there))
+    return sum(hits), len(lines)
+
+
+def test_a_kill_costs_nothing(tmp_path):
+    kill_and_go_on(tmp_path, 4, [4.0])
+
+
+@pytest.mark.long
+def test_twenty_kills_cost_nothing(tmp_path):
+    rng = random.Random(time.time())
+    hits, _ = kill_and_go_on(tmp_path, 120, [rng.uniform(1, 9) for _ in range(20)])
+    assert hits >= 10
+
+
+@pytest.mark.long
+def test_a_thousand_submissions_take_linear_time_and_flat_memory(tmp_path):
+    """Processor time: other programs on this computer must not decide."""
+    files = {}
+    for number in range(1000):
+        case = classmate(number)
+        files[f"{case.name}/{LESSON}.ipynb"] = case.content
+    made, into = write_class(tmp_path / "class", files), tmp_path / "grades"
+    samples = watched(start(made, into), into / "receipts.jsonl")
+    assert len(points(into)) == 1000
+    first = spent(samples, 150) - spent(samples, 50)
+    last = spent(samples, 980) - spent(samples, 880)
+    early = max(megabytes for count, _, megabytes in samples if count <= 200)
+    late = max(megabytes for count, _, megabytes in samples if count >= 800)
+    print(f"first {first:.1f} s, last {last:.1f} s; {early:.0f} MB, {late:.0f} MB")
+    assert last < 1.2 * first
+    assert late < 1.1 * early
+
+
+def watched(process, receipts):
+    """Of a grader at work: submissions done, processor time and memory, as it goes."""
+    samples = []
+    while process.poll() is None:
+        count = receipts.read_bytes().count(b'"recorded"') if receipts.exists() else 0
+        used = [usage(pid) for pid in [process.pid, *workers_of(process.pid)]]
+        samples.append((count, sum(u[0] for u in used), sum(u[1] for u in used)))
+        time.sleep(0.5)
+    assert process.returncode == 0
+    return samples
+
+
+def usage(pid):
+    """Processor time (s) and memory (MB) of a grader's process; 0 of a sandbox's."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
+    except (OSError, IndexError):
+        return 0.0, 0.0
+    if "(bwrap)" in text or not sees_the_host(pid):
+        return 0.0, 0.0
+    ticks = sum(map(int, text.rpartition(")")[2].split()[11:15]))
+    seconds = ticks / os.sysconf("SC_CLK_TCK")
+    return seconds, int(pages) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def sees_the_host(pid):
+    try:
+        return os.readlink(f"/proc/{pid}/ns/pid") == os.readlink("/proc/self/ns/pid")
+    except OSError:
+        return False
+
+
+def spent(samples, count):
+    return next(seconds for reached, seconds, _ in samples if reached >= count)
