@@ -17,6 +17,7 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
+import io
 import json
 import os
 import platform
@@ -26,6 +27,7 @@ import socket
 import subprocess
 import tempfile
 import tomllib
+import zipfile
 from pathlib import Path
 from urllib.parse import quote
 
@@ -53,11 +55,11 @@ def argument(*names, **options):
     return names, options
 
 
-def command(*arguments, passes_to=None):
+def command(*arguments, passes_to=None, own_help=True):
     """Make a function the command of its name; its docstring is the help."""
 
     def register(function):
-        COMMANDS[function.__name__] = function, arguments, passes_to
+        COMMANDS[function.__name__] = function, arguments, passes_to, own_help
         return function
 
     return register
@@ -543,6 +545,112 @@ def renew(path, text):
     say(f"New: {path.relative_to(ROOT)} (reload it where JupyterLab has it open)")
 
 
+# handing in
+
+STUDENT = re.compile(r"[^\W_]([\w.-]{0,62}[^\W_])?")
+TASKS = {"ex-": "exercises", "answer-": "questions"}  # how ids of their cells start
+
+
+def student_id(given):
+    """The id that a student gave, or is asked for."""
+    if given is None:
+        try:
+            given = input("Your student id, as your instructor knows it: ")
+        except EOFError:
+            example = typed("submit --student YOUR-ID")
+            raise Problem(f"Say who hands in: {example}") from None
+    if not STUDENT.fullmatch(given.strip()):
+        raise Problem(
+            f"{given!r} cannot be a student id. An id has letters and digits, with "
+            "points, hyphens or _ between them, and at most 64 of these."
+        )
+    return given.strip()
+
+
+def cells(content):
+    """(name, text) of each cell of a notebook, in order; some editors drop the ids."""
+    found = json.loads(content.decode("utf-8"))["cells"]
+    return [(name_of(cell), "".join(cell["source"])) for cell in found]
+
+
+def name_of(cell):
+    graded = cell["metadata"].get("nbgrader", {})
+    return graded.get("grade_id") or cell.get("id", "")
+
+
+def undone(content, lesson):
+    """Exercises and questions that are as they came; None where everything is.
+
+    Raises:
+        Problem: the student's notebook cannot be read.
+    """
+    original = cells(lesson.read_bytes())
+    try:
+        mine = cells(content)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Problem(
+            f"work/{lesson.name} cannot be read as a notebook, and nothing was packed. "
+            "Open it in JupyterLab and save it again, or name the lessons to hand in: "
+            + typed("submit 01 02")
+        ) from None
+    if mine == original:
+        return None
+    now = dict(mine)
+    tasks = [task for task in original if task[0].startswith(tuple(TASKS))]
+    return [name for name, text in tasks if now.get(name, text) == text]
+
+
+def state(content, lesson):
+    """Whether a lesson was changed, and what of it is done, in words."""
+    left = undone(content, lesson)
+    if left is None:
+        return False, "untouched"
+    names = [name for name, _ in cells(lesson.read_bytes())]
+    words = []
+    for start, what in TASKS.items():
+        total = sum(name.startswith(start) for name in names)
+        done = total - sum(name.startswith(start) for name in left)
+        words.append(f"{done} of {total} {what}")
+    missing = ", ".join(name.split("-", 1)[1] for name in left)
+    return True, ", ".join(words) + (f"; not done: {missing}" if left else "")
+
+
+def packed(student, files):
+    """The bytes of a zip that `grade` takes for this student's."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, text in files.items():
+            archive.writestr(f"{student}/{name}", text)
+    return content.getvalue()
+
+
+def receipt(student, now, path, content, files):
+    """What proves later which files were packed when."""
+
+    def line(key, value):
+        return f"{key:8} {value}\n"
+
+    def digest(value):
+        return hashlib.sha256(value).hexdigest()
+
+    head = [("student", student), ("packed", now.isoformat(" ", "seconds"))]
+    head += [("zip", path.name), ("sha256", digest(content))]
+    holds = [
+        ("holds", f"{name}, sha256 {digest(text)}") for name, text in files.items()
+    ]
+    return "".join(line(*pair) for pair in head + holds)
+
+
+def free_name(folder, student, now):
+    """A path for a zip, and its time: the first second that no zip has yet."""
+    while True:
+        utc = now.astimezone(datetime.UTC)
+        path = folder / f"{student}_submission_{utc:%Y%m%dT%H%M%SZ}.zip"
+        if not (path.exists() or path.with_suffix(".receipt.txt").exists()):
+            return path, now
+        now += datetime.timedelta(seconds=1)
+
+
 # the commands
 
 
@@ -608,6 +716,7 @@ def fresh(args):
 def solution(args):
     """write the solved notebook of a lesson to work/solutions/"""
     lesson = find_lesson(args.lesson)
+    needs("lessons", "without solutions. Each exercise has three hints that unfold")
     python = environment()
     with tempfile.TemporaryDirectory() as folder:
         build = [python, "-m", "tools.build", "--solved", lesson.stem, folder]
@@ -618,11 +727,54 @@ def solution(args):
 
 
 @command(
+    argument("lessons", nargs="*", metavar="lesson", help="by default all you changed"),
+    argument("--student", metavar="ID", help="your id, as your instructor knows it"),
+)
+def submit(args):
+    """pack your lessons into one zip to hand in, with a receipt"""
+    lessons = [find_lesson(text) for text in args.lessons]
+    student, files = student_id(args.student), {}
+    for lesson in lessons or sorted(NOTEBOOKS.glob("*.ipynb")):
+        copy = WORK / lesson.name
+        if not copy.exists():
+            if lessons:
+                raise Problem(f"There is no work/{copy.name} to hand in.")
+            continue
+        content = copy.read_bytes()
+        changed, done = state(content, lesson)
+        saved = datetime.datetime.fromtimestamp(copy.stat().st_mtime)
+        taken = changed or lessons
+        more = "" if taken else ", left out"
+        say(f"{lesson.stem}, saved {saved:%Y-%m-%d %H:%M}: {done}{more}")
+        if taken:
+            files[copy.name] = content
+    if not files:
+        raise Problem("Every lesson in work/ is as it came: nothing to hand in.")
+    hand_in(student, files)
+
+
+def hand_in(student, files):
+    """Write a zip and its receipt; neither takes the place of another."""
+    now = datetime.datetime.now().astimezone()
+    path, now = free_name(WORK / "submitted", student, now)
+    content = packed(student, files)
+    text = receipt(student, now, path, content, files)
+    write_new(path.with_suffix(".receipt.txt"), text)
+    with open(path, "xb") as file:
+        file.write(content)
+    say(
+        f"\nUpload {path.relative_to(ROOT)}\n(its receipt lies beside it; "
+        f"what you change from now on is not in it)\n\n{text}"
+    )
+
+
+@command(
     argument("--long", action="store_true", help="the proofs that take minutes, too"),
     passes_to="pytest",
 )
 def test(args):
     """run every test and compare every notebook with its stored outputs"""
+    needs("tests", "without tests")
     python = environment("test", "grading")
     os.chdir(ROOT)
     pytest = [python, "-m", "pytest", "--nbval", "-n", "2", "--dist", "loadfile"]
@@ -632,18 +784,78 @@ def test(args):
 @command(passes_to="the builder: LESSON ..., --force, --check")
 def build(args):
     """make notebooks/ from lessons/, for authors"""
+    needs("lessons", "without the authors' sources")
     python = environment("test")
     os.chdir(ROOT)
     return hand_over([python, "-m", "tools.build", *args.rest])
 
 
+@command(passes_to="the benchmarks: NAME ...")
+def bench(args):
+    """time the course beside other ways of doing the same, in about five minutes"""
+    needs("benchmarks", "without benchmarks")
+    python = environment("test", "grading")
+    os.chdir(ROOT)
+    return hand_over([python, "-m", "benchmarks", *args.rest])
+
+
+def needs(folder, without):
+    """A copy for a class lacks some folders; say so before anything fails there."""
+    if not (ROOT / folder).is_dir():
+        raise Problem(
+            f"This copy of the course was made for a class, {without}. Your instructor "
+            "has the whole course."
+        )
+
+
+def instruct(module, words):
+    """Start one of an instructor's programs, where the instructor stands."""
+    needs("grading", "without the grader")
+    if not (conda_serves(["grading"]) or is_ready(["grading"])):
+        say("Grading needs a few packages more (nbgrader and others, about 0.3 GB).")
+    python = environment("grading")
+    # -P: a folder of submissions may hold any file, a grading.py even
+    return hand_over([python, "-P", "-m", f"grading.{module}", *words])
+
+
+@command(passes_to="the packer", own_help=False)
+def release(args):
+    """pack the course for a class, without solutions; for instructors"""
+    return instruct("release", args.rest)
+
+
+@command(passes_to="the grader", own_help=False)
+def grade(args):
+    """grade a folder or a zip of submissions, in a sandbox; for instructors"""
+    if sys.platform != "linux":
+        raise Problem(
+            "Students' code is graded in a sandbox that only Linux has. On Windows run "
+            "this in WSL (wsl --install), on macOS on a Linux machine or in a virtual "
+            "one. What grade writes can be read everywhere; see grading/README.md."
+        )
+    return instruct("grade", args.rest)
+
+
+@command(passes_to="the grading page", own_help=False)
+def formgrader(args):
+    """mark written answers in the browser, beside their rubrics; for instructors"""
+    return instruct("formgrader", args.rest)
+
+
+@command(passes_to="the reporter", own_help=False)
+def report(args):
+    """write grades.csv, a page per student and the class overview; for instructors"""
+    return instruct("report", args.rest)
+
+
 def parse(words):
     parser = argparse.ArgumentParser(prog="course.py", description=__doc__)
     parsers = parser.add_subparsers(metavar="COMMAND", required=True)
-    for name, (function, arguments, passes_to) in COMMANDS.items():
+    for name, (function, arguments, passes_to, own_help) in COMMANDS.items():
         more = passes_to and f"Anything else is passed on to {passes_to}."
         texts = {"help": function.__doc__, "description": function.__doc__}
-        sub = parsers.add_parser(name, epilog=more, allow_abbrev=False, **texts)
+        options = {"epilog": more, "add_help": own_help, "allow_abbrev": False}
+        sub = parsers.add_parser(name, **options, **texts)
         sub.set_defaults(run=function, open=bool(passes_to))
         for names, options in arguments:
             sub.add_argument(*names, **options)

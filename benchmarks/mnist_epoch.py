@@ -3,12 +3,9 @@
 Theirs: torchvision's dataset, ToTensor and Normalize per image, a DataLoader, and
 torch.optim.SGD. Ours: `bn_helpers.train`, tensors in memory. Both see the same batches
 and do the same arithmetic, which is verified before anything is timed.
-
-    python -m benchmarks.mnist_epoch
 """
 
-import statistics
-import time
+from itertools import pairwise
 
 import torch
 from torch import nn
@@ -18,11 +15,13 @@ from torchvision import datasets, transforms
 
 from bn_helpers import data, train
 
+from .table import Row, matrix_product, measure
+
 DIMS = (784, 256, 256, 256, 256, 10)
 BATCH = 128
 LR = 0.1
-THREADS = 2
-ROUNDS = 5  # interleaved: theirs, ours, theirs, ours, ...
+IMAGES = 60_000
+ROUNDS = 3
 
 
 def new_model():
@@ -30,8 +29,9 @@ def new_model():
     return train.make_mlp(DIMS, nn.Sigmoid, nn.BatchNorm1d)
 
 
-def new_order():
-    return torch.randperm(60_000, generator=torch.Generator().manual_seed(0))
+def new_order(images):
+    order = torch.randperm(60_000, generator=torch.Generator().manual_seed(0))
+    return order[:images]
 
 
 def their_dataset():
@@ -66,7 +66,7 @@ def our_epoch(model, digits, order):
 
 def largest_difference(dataset, digits, steps=20):
     """Between the parameters and running statistics of both after some steps."""
-    order = new_order()[: steps * BATCH]
+    order = new_order(steps * BATCH)
     theirs, ours = new_model(), new_model()
     their_epoch(theirs, dataset, order)
     our_epoch(ours, digits, order)
@@ -74,38 +74,33 @@ def largest_difference(dataset, digits, steps=20):
     return max((a - b).abs().max().item() for a, b in pairs)
 
 
-def seconds(epoch, images, order):
-    model = new_model()
-    start = time.perf_counter()
-    epoch(model, images, order)
-    return time.perf_counter() - start
+def flops(images):
+    """Of an epoch's matrix products: forward, weights' and inputs' gradients."""
+    pairs = [fan_in * fan_out for fan_in, fan_out in pairwise(DIMS)]
+    return 2 * images * (3 * sum(pairs) - pairs[0])  # the images need no gradient
 
 
-def measure(rounds=ROUNDS):
-    """Seconds per epoch of theirs and of ours, a pair per round."""
+def rows(say, images=IMAGES, rounds=ROUNDS):
+    say("comparing 20 training steps of both")
     dataset, digits = their_dataset(), train.mnist_tensors()
     difference = largest_difference(dataset, digits)
     if difference != 0:
-        raise AssertionError(
-            f"both train differently: parameters differ by {difference}"
-        )
-    order = new_order()
-    return [
-        (seconds(their_epoch, dataset, order), seconds(our_epoch, digits, order))
-        for _ in range(rounds)
-    ]
-
-
-def main():
-    torch.set_num_threads(THREADS)
-    theirs, ours = map(statistics.median, zip(*measure(), strict=True))
-    print(f"one epoch of {'-'.join(map(str, DIMS))} with batch norm, 60,000 images,")
-    print(f"float32, {THREADS} threads, medians of {ROUNDS} interleaved rounds:")
-    print(f"  torchvision + DataLoader({BATCH})  {theirs:6.2f} s")
-    print(f"  tensors in memory             {ours:6.2f} s")
-    print(f"  ratio                         {theirs / ours:6.2f}")
-    print("equal parameters after 20 steps on the same batches: True")
-
-
-if __name__ == "__main__":
-    main()
+        raise RuntimeError(f"both train differently: parameters differ by {difference}")
+    order, product = new_order(images), matrix_product("torch", torch.float32)
+    calls = {
+        "theirs": lambda: their_epoch(new_model(), dataset, order),
+        "ours": lambda: our_epoch(new_model(), digits, order),
+        "product": product.call,
+    }
+    seconds = measure(calls, rounds, warm=False, say=say)
+    yield Row(
+        work=f"one epoch of {'-'.join(map(str, DIMS))} with batch norm on MNIST, "
+        f"{images:,} images",
+        dtype="float32",
+        peer=f"torchvision dataset, transforms, DataLoader({BATCH})",
+        theirs=seconds["theirs"],
+        ours=seconds["ours"],
+        floor=5,
+        flops=flops(images),
+        ceiling=product.flops / seconds["product"],
+    )

@@ -1,28 +1,26 @@
-"""Batch norm's forward and backward pass, three ways, on one thread.
+"""Batch norm's forward and backward pass, three ways.
 
 Ours is `bn_helpers.norms` as users call it, checks included. Its peers are the staged
 form, one line per node of the graph as the paper derives it, and PyTorch's kernel with
 autograd, on tensors that exist already. All three agree before anything is timed.
-
-    python -m benchmarks.norm_kernels
 """
 
-import os
-import statistics
-import time
+import numpy as np
+import torch
+from torch.nn import functional as F
 
-from tools import pin
+from bn_helpers import norms
 
-pin(os.environ)  # one thread each, before NumPy starts
+from .table import Row, measure
 
-import numpy as np  # noqa: E402
-import torch  # noqa: E402
-from torch.nn import functional as F  # noqa: E402
-
-from bn_helpers import norms  # noqa: E402
-
-SHAPES = {(128, 256): 20, (1024, 1024): 1}  # shape: calls per timing
-ROUNDS = 101  # interleaved: staged, torch, ours, staged, ...
+SIZES = (((128, 256), 101, 20), ((1024, 1024), 21, 1))  # shape, rounds, calls a round
+PEERS = {
+    "staged": "staged NumPy",
+    "torch": "torch.nn.functional.batch_norm, autograd",
+}
+# what is promised; PyTorch's kernel must not win on a lesson's batch
+FLOORS = {("staged", (128, 256)): 1.7, ("staged", (1024, 1024)): 1.7}
+FLOORS["torch", (128, 256)] = 1.0
 EPS = 1e-5
 
 
@@ -80,38 +78,22 @@ def largest_difference(calls):
     )
 
 
-def milliseconds(calls, count, rounds=ROUNDS):
-    """Name: median time of one call."""
-    times = {name: [] for name in calls}
-    for _ in range(rounds):
-        for name, call in calls.items():
-            call()  # the one before has left its own arrays in the processor's memory
-            start = time.perf_counter()
-            for _ in range(count):
-                call()
-            times[name].append((time.perf_counter() - start) / count * 1e3)
-    return {name: statistics.median(values) for name, values in times.items()}
-
-
-def main():
-    torch.set_num_threads(1)
-    print(f"batch norm forward + backward, 1 thread, median of {ROUNDS}, milliseconds")
-    print("| shape | dtype | staged | torch | ours | staged / ours | torch / ours |")
-    print("|---|---|---|---|---|---|---|")
-    for shape, count in SHAPES.items():
-        for dtype in (np.float32, np.float64):
+def rows(say, sizes=SIZES):
+    for shape, rounds, count in sizes:
+        for dtype, tolerance in ((np.float32, 1e-4), (np.float64, 1e-10)):
+            size = " × ".join(map(str, shape))
+            say(f"{size}, {dtype.__name__}")
             calls = contestants(shape, dtype)
-            tolerance = 1e-4 if dtype is np.float32 else 1e-10
-            if not largest_difference(calls) < tolerance:
-                raise SystemExit(f"{shape} {dtype.__name__}: the results differ")
-            t = milliseconds(calls, count)
-            print(
-                f"| {shape[0]} x {shape[1]} | {dtype.__name__} | "
-                + " | ".join(f"{t[name]:.3f}" for name in calls)
-                + f" | {t['staged'] / t['ours']:.2f} | {t['torch'] / t['ours']:.2f} |",
-                flush=True,
-            )
-
-
-if __name__ == "__main__":
-    main()
+            difference = largest_difference(calls)
+            if not difference < tolerance:
+                raise RuntimeError(f"{size}: the results differ by {difference:.3g}")
+            seconds = measure(calls, rounds, count, say=say)
+            for name, peer in PEERS.items():
+                yield Row(
+                    work=f"batch norm forward + backward, {size}",
+                    dtype=dtype.__name__,
+                    peer=peer,
+                    theirs=seconds[name],
+                    ours=seconds["ours"],
+                    floor=FLOORS.get((name, shape)),
+                )

@@ -13,6 +13,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def tree(tmp_path):
     shutil.copytree(ROOT / "tools" / "jupyter", root / "tools" / "jupyter")
     write(root / "tools" / "build.py", SOLVED)
     write(root / "bn_helpers" / "__init__.py", "")
+    for folder in ("lessons", "tests", "grading"):  # a copy for a class lacks these
+        (root / folder).mkdir()
     for name in ("01_forward_pass", "03_activation_distributions"):
         write(root / "notebooks" / f"{name}.ipynb", lesson_text(name))
     write(root / "data" / "MNIST" / "digits.gz", "digits")
@@ -104,10 +107,11 @@ def user_environment(conda, **more):
     return {**kept, **NO_INDEX, **simulated, **more}
 
 
-def typed(tree, *words, python=(), conda=True, cwd=None, **more):
+def typed(tree, *words, python=(), conda=True, cwd=None, input=None, **more):
     return subprocess.run(
         [sys.executable, *python, tree / "course.py", *words],
         cwd=cwd or tree,
+        input=input,
         env=user_environment(conda, PYTHONIOENCODING="utf-8", **more),
         capture_output=True,
         encoding="utf-8",
@@ -658,3 +662,212 @@ def test_doctor_knows_a_foreign_kernel(course, tmp_path, monkeypatch):
     write(kernel / "kernel.json", '{"argv": ["/other/python3"], "display_name": "P"}')
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path))
     assert course.foreign_kernel() == "/other/python3"
+
+
+# submit
+
+TASKS = {
+    "a": "print('é')",
+    "ex-forward": "raise NotImplementedError",
+    "ex-merge": "raise NotImplementedError",
+    "answer-why": "*Your answer here.*",
+}
+
+
+def notebook(**changed):
+    """A lesson with two exercises and a question, as JupyterLab would save it."""
+    sources = TASKS | {name.replace("_", "-"): text for name, text in changed.items()}
+    cells = [
+        {"cell_type": "code", "id": name, "metadata": {}, "source": text}
+        for name, text in sources.items()
+    ]
+    return json.dumps({"cells": cells, "metadata": {}, "nbformat": 4})
+
+
+@pytest.fixture
+def worked(tree, door):
+    """A course in which a student has worked on lesson 01 and only opened 03."""
+    for name in ("01_forward_pass", "03_activation_distributions"):
+        write(tree / "notebooks" / f"{name}.ipynb", notebook())
+        write(tree / "work" / f"{name}.ipynb", notebook())
+    write(tree / "work/01_forward_pass.ipynb", notebook(ex_merge="return 1"))
+    return tree
+
+
+def handed_in(tree):
+    return sorted((tree / "work/submitted").glob("*.zip"))
+
+
+def test_submit_packs_what_was_worked_on(worked, door, capsys):
+    assert door.main(["submit", "--student", "ada"]) == 0
+    [path] = handed_in(worked)
+    assert re.fullmatch(r"ada_submission_\d{8}T\d{6}Z\.zip", path.name)
+    with zipfile.ZipFile(path) as archive:
+        assert archive.namelist() == ["ada/01_forward_pass.ipynb"]
+        content = archive.read("ada/01_forward_pass.ipynb")
+    assert content == (worked / "work/01_forward_pass.ipynb").read_bytes()
+    said = capsys.readouterr().out
+    line = r"01_forward_pass, saved [-\d]+ [\d:]+: 1 of 2 exercises, 0 of 1 questions; "
+    assert re.search(line + "not done: forward, why\n", said)
+    assert re.search(
+        "03_activation_distributions, saved .*: untouched, left out\n", said
+    )
+
+
+def test_submit_prints_and_keeps_a_receipt(worked, door, capsys):
+    door.main(["submit", "--student", "ada"])
+    [path] = handed_in(worked)
+    kept = path.with_suffix(".receipt.txt").read_text(encoding="utf-8")
+    assert kept in capsys.readouterr().out
+    mine = (worked / "work/01_forward_pass.ipynb").read_bytes()
+    assert f"sha256   {hashlib.sha256(path.read_bytes()).hexdigest()}\n" in kept
+    holds = f"01_forward_pass.ipynb, sha256 {hashlib.sha256(mine).hexdigest()}\n"
+    assert f"holds    {holds}" in kept
+    assert re.search(r"packed   [-\d]+ [\d:]+[+-]\d\d:\d\d\n", kept)
+
+
+def test_submit_never_overwrites(worked, door):
+    seen = set()
+    for text in ("first", "second", "third"):
+        write(worked / "work/01_forward_pass.ipynb", notebook(answer_why=text))
+        assert door.main(["submit", "--student", "ada"]) == 0
+    for path in handed_in(worked):
+        seen.add(zipfile.ZipFile(path).read("ada/01_forward_pass.ipynb"))
+    assert len(seen) == len(list((worked / "work/submitted").glob("*.txt"))) == 3
+
+
+def test_submit_takes_the_lessons_that_are_named(worked, door):
+    assert door.main(["submit", "3", "--student", "ada"]) == 0
+    [path] = handed_in(worked)
+    names = zipfile.ZipFile(path).namelist()
+    assert names == ["ada/03_activation_distributions.ipynb"]
+
+
+def test_submit_leaves_kept_copies_and_solutions_alone(worked, door):
+    write(worked / "work/01_forward_pass_kept-2026-01-01_0000.ipynb", notebook())
+    write(worked / "work/solutions/01_forward_pass.ipynb", notebook())
+    door.main(["submit", "--student", "ada"])
+    [path] = handed_in(worked)
+    assert len(zipfile.ZipFile(path).namelist()) == 1
+
+
+def test_submit_counts_tasks_whose_cells_are_gone_or_renamed(worked, door, capsys):
+    mine = json.loads(notebook(ex_merge="return 1", answer_why="Because."))
+    _, merge, why = mine["cells"][1:]
+    del merge["id"], why["id"]
+    merge["metadata"] = {"nbgrader": {"grade_id": "ex-merge"}}  # as Colab leaves it
+    mine["cells"] = [merge, why]
+    write(worked / "work/01_forward_pass.ipynb", json.dumps(mine))
+    assert door.main(["submit", "--student", "ada"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2 exercises, 0 of 1 questions; not done: forward, why" in said
+
+
+def test_submit_sees_a_cell_that_was_added(worked, door):
+    write(worked / "work/01_forward_pass.ipynb", notebook(mine="print(1)"))
+    assert door.main(["submit", "--student", "ada"]) == 0
+
+
+def test_submit_says_that_there_is_nothing_to_hand_in(worked, door, capsys):
+    write(worked / "work/01_forward_pass.ipynb", notebook())
+    assert door.main(["submit", "--student", "ada"]) == 1
+    assert "nothing to hand in" in capsys.readouterr().err
+    assert not (worked / "work/submitted").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"cells": 3}', '{"cells": [{}]}'])
+def test_submit_names_a_notebook_that_cannot_be_read(worked, door, capsys, text):
+    write(worked / "work/03_activation_distributions.ipynb", text)
+    assert door.main(["submit", "--student", "ada"]) == 1
+    said = capsys.readouterr().err
+    assert "work/03_activation_distributions.ipynb cannot be read" in said
+    assert not (worked / "work/submitted").exists()
+    assert door.main(["submit", "01", "--student", "ada"]) == 0
+
+
+@pytest.mark.parametrize("name", ["a", "a.b-c_1", "4711", "Zoë", "李", "A" * 64])
+def test_student_ids(door, name):
+    assert door.student_id(f" {name} ") == name
+
+
+@pytest.mark.parametrize(
+    "name", ["", "..", "a/b", "a\\b", "-a", "a b", "a.", "=1", "a@b", "_a", "A" * 65]
+)
+def test_what_cannot_be_a_student_id_is_said(worked, door, capsys, name):
+    assert door.main(["submit", f"--student={name}"]) == 1
+    assert "cannot be a student id" in capsys.readouterr().err
+    assert not handed_in(worked)
+
+
+def test_submit_asks_for_the_id(worked):
+    said = plainly(typed(worked, "submit", python=["-I", "-S"], input=""))
+    assert "submit --student YOUR-ID" in said
+    result = typed(worked, "submit", python=["-I", "-S"], input="ada\n", conda=False)
+    assert result.returncode == 0, result.stderr
+    assert "Your student id" in result.stdout and handed_in(worked)
+
+
+# for instructors
+
+
+@pytest.mark.parametrize(
+    ("words", "without"),
+    [
+        (["solution", "01"], "without solutions"),
+        (["build"], "without the authors' sources"),
+        (["test"], "without tests"),
+        (["bench"], "without benchmarks"),
+        (["release"], "without the grader"),
+        (["grade", "handed-in"], "without the grader"),
+        (["formgrader"], "without the grader"),
+        (["report"], "without the grader"),
+    ],
+)
+def test_a_copy_for_a_class_says_what_it_lacks(tree, door, capsys, words, without):
+    for folder in ("lessons", "tests", "grading"):
+        (tree / folder).rmdir()
+    assert door.main(words) == 1
+    said = capsys.readouterr().err
+    assert "made for a class" in said and without in said
+
+
+@pytest.mark.parametrize("name", ["release", "grade", "formgrader", "report"])
+def test_instructors_programs_start_where_the_instructor_stands(
+    tree, door, monkeypatch, tmp_path, name
+):
+    started, elsewhere = [], tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    monkeypatch.setattr(door, "hand_over", lambda words: started.extend(words) or 7)
+    assert door.main([name, "handed in", "--jobs", "2", "--help"]) == 7
+    assert started[1:] == [
+        "-P",
+        "-m",
+        f"grading.{name}",
+        "handed in",
+        "--jobs",
+        "2",
+        "--help",
+    ]
+    assert Path.cwd() == elsewhere
+
+
+def test_the_first_use_installs_the_graders_packages_with_a_word(
+    course, installer, monkeypatch, capsys
+):
+    installer.again()
+    monkeypatch.setattr(course, "hand_over", lambda words: 0)
+    installer.asked = []
+    assert course.main(["report"]) == 0
+    assert installer.asked == ["pip .[grading]"]
+    assert "Grading needs a few packages more" in capsys.readouterr().out
+    course.main(["report"])
+    assert "packages" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("system", ["win32", "darwin"])
+def test_grading_elsewhere_than_on_linux_says_where(door, monkeypatch, capsys, system):
+    monkeypatch.setattr(sys, "platform", system)
+    assert door.main(["grade", "handed-in"]) == 1
+    said = capsys.readouterr().err
+    assert "WSL" in said and "Linux" in said
