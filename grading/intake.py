@@ -69,6 +69,7 @@ class Attempt:
         source: where it lies.
         read: function that returns its bytes.
         platform: {"kind", "id", "name"} where the platform's name told, else {}.
+        called: what the student is called there, before it was made an identifier.
     """
 
     student: str
@@ -78,6 +79,7 @@ class Attempt:
     source: str
     read: object
     platform: dict = field(default_factory=dict, hash=False)
+    called: str = ""
 
 
 @dataclass
@@ -108,10 +110,13 @@ def collect(path, lessons, limits):
     path, refused = Path(path), []
     if not path.exists():
         raise Refused(f"{path}: there is no such file or folder")
-    found = defaultdict(dict)
-    for item in _items(path, limits, refused):
+    found, names = defaultdict(dict), {}
+    items = list(_items(path, limits, refused))
+    shared = _shared(items)
+    for item in items:
         try:
-            attempt = _attempt(item, lessons, limits)
+            attempt = _attempt(item, lessons, limits, shared)
+            _keep_apart(attempt, names)
         except Refused as reason:
             refused.append((item.source, str(reason)))
             continue
@@ -330,7 +335,29 @@ def _shown(names):
 # naming
 
 
-def _attempt(item, lessons, limits):
+def _shared(items):
+    """Folders that hold files of several students, as platforms name them."""
+    found = defaultdict(set)
+    for item in items:
+        for depth, part in enumerate(item.path):
+            if told := _platform(part):
+                found[item.path[:depth]].add(told["student"])
+    return {folder for folder, students in found.items() if len(students) > 1}
+
+
+def _keep_apart(attempt, names):
+    """Refuse an attempt whose student another one would be taken for.
+
+    Args:
+        names: what students are called so far, by their identifier; grows.
+    """
+    called = names.setdefault(attempt.student.casefold(), attempt.called)
+    if called != attempt.called:
+        both = f"{called!r} and {attempt.called!r}"
+        raise Refused(f"{both} would be one student: rename one of them")
+
+
+def _attempt(item, lessons, limits, shared):
     """Whose attempt at which lesson a notebook is.
 
     Raises:
@@ -341,7 +368,7 @@ def _attempt(item, lessons, limits):
     except OSError as error:
         raise Refused(f"cannot be read: {error}") from None
     *folders, name = item.path
-    found = next(filter(None, map(_platform, item.path)), {})
+    found = _told(item, shared)
     stem, again = _split_again(_stem(name))
     inside = [lesson for lesson in lessons if lesson in stem]
     lesson = inside[0] if inside else rebuild.lesson_of(content, limits)
@@ -349,8 +376,9 @@ def _attempt(item, lessons, limits):
         raise Refused("neither its name nor its content is that of a lesson")
     before = stem.partition(lesson)[0] if inside else ""
     folders, sent = _named_folders(folders)
-    student = found.get("student") or (folders[0] if folders else before)
-    if not (student := identifier(student)):
+    called = found.get("student") or (folders[0] if folders else before)
+    called = unicodedata.normalize("NFC", called).strip(" _-")
+    if not (student := identifier(called)):
         raise Refused("nothing tells whose it is: no folder, no start of its name")
     return Attempt(
         student,
@@ -360,7 +388,31 @@ def _attempt(item, lessons, limits):
         item.source,
         item.read,
         found.get("platform", {}),
+        called,
     )
+
+
+def _told(item, shared):
+    """What the platform's part of a path tells.
+
+    A student chooses the names of files. So a folder that bears a student's name goes
+    before a file that is called as Canvas calls files.
+
+    Raises:
+        Refused: it lies among files of several students, in a folder with a name.
+    """
+    for depth, part in enumerate(item.path):
+        if not (told := _platform(part)):
+            continue
+        above = item.path[:depth]
+        if told["platform"]["kind"] == "moodle" or not _named_folders(above)[0]:
+            return told
+        if above in shared:
+            raise Refused(
+                "its name and others beside it are Canvas's, but the folder may be a "
+                "student's; if it is the class, grade this folder by itself"
+            )
+    return {}
 
 
 def _platform(part):

@@ -64,14 +64,15 @@ def grade_bytes(
     """
     limits, course = limits or config.limits(), master.lesson(lesson)
     began, now = time.monotonic(), datetime.now(UTC)
+    digest = hashlib.sha256(content).hexdigest()
     receipt = Receipt(
-        hashlib.sha256(content).hexdigest(),
+        digest,
         course.version,
         seed,
         now.isoformat(timespec="seconds"),
         source,
     )
-    work = Work(course, seed, limits, unsafe)
+    work = Work(course, _own_seed(seed, digest), limits, unsafe)
     try:
         work.do(content)
     except rebuild.Unreadable as problem:
@@ -83,6 +84,12 @@ def grade_bytes(
         work.failure = f"the grader failed: {what}"[:300]
     seconds = round(time.monotonic() - began, 3)
     return work.verdict(student, receipt, seconds, dict(platform))
+
+
+def _own_seed(seed, digest):
+    """The seed of one file: what it learns of its inputs is of no use to another."""
+    mixed = hashlib.sha256(f"{seed} {digest}".encode()).digest()
+    return int.from_bytes(mixed[:4], "big")
 
 
 def not_judged(arguments, reason):
@@ -188,12 +195,20 @@ class Work:
         source = step.source
         if index in self.skipped:
             again = self.skipped[index] > 1
-            source = "" if again else rebuild.definitions(source)
+            source = "" if again else "\n".join(rebuild.definitions(source))
         # imports take what the machine takes; that is nobody's fault
         seconds = self.limits.start if step.kind == "setup" else self.seconds()
         reply = box.ask("run", seconds, source=source)
-        if step.kind == "setup" and "error" in reply:
-            raise Broken(f"the set-up cell: {reply['error'][:2]}")
+        if "error" in reply:
+            if step.kind == "setup":
+                raise Broken(f"the set-up cell: {reply['error'][:2]}")
+            self.go_on(box, source, reply.get("line"))
+
+    def go_on(self, box, source, line):
+        """After an error, define what stands below it: it may name a demonstration."""
+        line = line if isinstance(line, int) else 0
+        for part in rebuild.definitions(source, after=line):
+            box.ask("run", self.seconds(), source=part)
 
     def judge(self, box, exercise):
         task = self.course.exercises[exercise]

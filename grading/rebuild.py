@@ -18,6 +18,7 @@ from tools.lesson import BLANK_ANSWER
 from .config import ROOT
 
 CODE_KINDS = ("setup", "code", "check")
+PARTS = 2_000_000  # lists and objects of a file
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -40,7 +41,8 @@ class Step:
     """Something to do in the sandbox.
 
     Attributes:
-        kind: "setup", "answer" or "extra" runs a source; "check" judges an exercise.
+        kind: "setup", "lesson" (a helper of the lesson that an answer uses), "answer"
+            or "extra" runs a source; "check" judges an exercise.
         source: the code to run; "" for a check.
         exercise: name of the exercise that an answer or check belongs to, or "".
     """
@@ -116,6 +118,9 @@ def _parse(content, limits):
         text = content.decode(BOMS.get(content[:2], "utf-8-sig"))
     except UnicodeDecodeError:
         raise Unreadable("the file is not text in UTF-8") from None
+    parts = text.count("[") + text.count("{")
+    if parts > PARTS:  # each would take 30 times its room in the file
+        raise Unreadable(f"the file has {parts} lists and objects, at most {PARTS}")
     try:
         return json.loads(text)
     except RecursionError:
@@ -222,7 +227,9 @@ def rebuild(cells, master):
     made.notes += _missing(match, chosen)
     made.notebook.cells = _assemble(match, chosen, extras, made)
     written = "\n".join(s.source for s in made.steps if s.kind in ("answer", "extra"))
-    made.steps[:0] = [Step("setup", needed(_setup(master), written, master))]
+    helpers = borrowed(written, master)
+    setup = needed(_setup(master), "\n".join([written, *helpers]), master)
+    made.steps[:0] = [Step("setup", setup), *(Step("lesson", h) for h in helpers)]
     for question in master.questions.values():
         made.answers[question.name] = _written(match, chosen, extras, question)
     return made
@@ -263,7 +270,8 @@ def _extras(match, used):
         elif kind in CODE_KINDS and match.touched(index):
             # the lesson's own cell, edited: not run, but what it defines may be used
             if found := definitions(cell.source):
-                extras.setdefault((place, "after"), []).append(Cell(found, "code"))
+                own = Cell("\n".join(found), "code")
+                extras.setdefault((place, "after"), []).append(own)
     return extras
 
 
@@ -324,23 +332,67 @@ def _written(match, chosen, extras, question):
 # code that is only partly run
 
 
-def definitions(source):
-    """Of some code what it imports and defines, without anything that takes time."""
-    try:
-        body = ast.parse(source).body
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return ""
-    return "\n".join(ast.unparse(node) for node in body if _defines_only(node))
+MAGIC = re.compile(r"^([ \t]*)[%!].*$", re.MULTILINE)
+
+
+def definitions(source, after=0):
+    """Of some code what it imports and defines, without anything that takes time.
+
+    Args:
+        after: a line; only what begins below it counts.
+
+    Returns: a source for each, so that one that fails does not stop the next.
+    """
+    body = _parsed(source)
+    return [ast.unparse(n) for n in body if _defines_only(n) and n.lineno > after]
+
+
+def _parsed(source):
+    for text in (source, MAGIC.sub(r"\1pass", source)):
+        try:
+            return ast.parse(text).body
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
+            continue
+    return []
 
 
 def _defines_only(node):
     if isinstance(node, ast.Assign | ast.AnnAssign):
         targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        plain = ast.Constant, ast.Tuple, ast.List, ast.UnaryOp, ast.Lambda
         names = all(isinstance(target, ast.Name) for target in targets)
-        return names and isinstance(node.value, plain)
+        return names and isinstance(node.value, PLAIN)
     kinds = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef
     return isinstance(node, (*kinds, ast.ClassDef))
+
+
+PLAIN = (
+    *(ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.Set, ast.Lambda),
+    *(ast.UnaryOp, ast.BinOp, ast.Name, ast.Attribute),
+)
+
+
+def borrowed(written, master):
+    """What demonstrations define and these sources use, in the lesson's order.
+
+    An answer should stand on its own. One that uses a helper of the lesson is right in
+    the notebook all the same, so it must not lose its marks here.
+    """
+    cells = [cell.source for cell in master.lesson.of("code")]
+    parts = [part for source in cells for part in definitions(source)]
+    words, kept = set(re.findall(r"\w+", written)), []
+    for part in reversed(parts):  # a helper may need others, above it
+        [node] = ast.parse(part).body
+        if _defined_by(node) & words:
+            words |= _names(node, ast.Load)
+            kept.insert(0, part)
+    return kept
+
+
+def _defined_by(node):
+    """Names that a definition makes; an import is the set-up cell's affair."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return set()
+    return {node.name} if hasattr(node, "name") else _names(node, ast.Store)
 
 
 def needed(setup, written, master):

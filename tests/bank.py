@@ -1,7 +1,10 @@
 """What every lesson's checks must pass. A lesson's test file subclasses `BankTests`."""
 
+import copy
 import re
 from pathlib import Path
+
+import numpy as np
 
 from bn_helpers import check
 
@@ -67,6 +70,16 @@ class BankTests:
     def test_nothing_useful_earns_nothing(self, exercise):
         for student in (lambda *args: None, lambda *args: "text", 7):
             assert exercise.score(student, POINTS) == 0
+
+    def test_zeros_of_the_right_shape_earn_nothing(self, exercise):
+        def drive(student, *args):
+            if student is not stub:
+                return exercise.drive(student, *args)
+            return tuple(map(np.zeros_like, exercise.run(exercise.reference, args)[0]))
+
+        forged = copy.copy(exercise)
+        forged.drive = drive
+        assert forged.score(stub, POINTS) == 0
 
     def test_the_lesson_finds_the_check(self, exercise):
         assert check.exercise(exercise.name) is exercise

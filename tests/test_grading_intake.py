@@ -161,6 +161,32 @@ def test_nobody_hands_in_for_another(tmp_path):
     assert len(found["bob", LESSON]) == 1
 
 
+def test_the_name_of_a_file_does_not_beat_the_folder_of_a_student(tmp_path):
+    name = f"hw_1_2026_{LESSON}.ipynb"
+    laid_out(tmp_path, {f"{who}/{name}": numbered(who) for who in ("ada", "bob")})
+    found = collect(tmp_path)
+    assert {student for student, _ in found.attempts} == {"ada", "bob"}
+    assert not found.refused
+
+
+def test_a_class_from_canvas_in_a_folder_with_a_name_is_not_one_student(tmp_path):
+    names = [f"{who}_1{k}_2_{LESSON}.ipynb" for k, who in enumerate(("ada", "bob"))]
+    laid_out(tmp_path, {f"monday/{name}": numbered(name) for name in names})
+    found = collect(tmp_path)
+    assert not found.attempts and len(found.refused) == 2
+    assert "grade this folder by itself" in found.refused[0][1]
+    assert {s for s, _ in collect(tmp_path / "monday").attempts} == {"ada_10", "bob_11"}
+
+
+@pytest.mark.parametrize("pair", [("a b", "a-b"), ("Ana.", "Ana"), ("zoe", "Zoe")])
+def test_two_students_stay_two(tmp_path, pair):
+    files = {f"{who}.zip": zipped({f"{LESSON}.ipynb": numbered(who)}) for who in pair}
+    found = collect(laid_out(tmp_path, files))
+    assert len(found.attempts) == 1
+    [(_, reason)] = found.refused
+    assert "would be one student" in reason and all(repr(who) in reason for who in pair)
+
+
 def test_the_platform_is_told(tmp_path):
     laid_out(tmp_path, FORMS["Moodle"][0] | FORMS["Canvas"][0])
     found = collect(tmp_path).attempts

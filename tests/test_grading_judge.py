@@ -55,6 +55,38 @@ def test_the_mistake_is_told_as_in_the_lesson():
     assert (row.says, row.section) == (found.says, found.section)
 
 
+RIGHT = next(
+    s.source for s in COURSE.solved.cells if s.id == COURSE.exercises[FIRST].cell
+)
+ABOVE = {
+    "a variable of a demonstration": "print(x_demo.shape)\n",
+    "another editor's module": "from google.colab import drive\n",
+    "a magic": "%matplotlib widget\n!pip --version\n",
+}
+
+
+@pytest.mark.parametrize("line", ABOVE.values(), ids=ABOVE)
+def test_what_fails_above_an_answer_costs_it_nothing(line):
+    assert grade(with_answer(line + RIGHT)).exercises[FIRST].points == FULL[FIRST]
+
+
+def test_a_helper_of_the_lesson_may_be_used():
+    cells = [cell.source for cell in COURSE.lesson.of("code")]
+    parts = [part for source in cells for part in judge.rebuild.definitions(source)]
+    name = next(p for p in parts if p.startswith("def "))[4:].split("(")[0]
+    answer = f"assert callable({name})\n{RIGHT}".replace("x.mean", f"{name} and x.mean")
+    assert grade(with_answer(answer)).exercises[FIRST].points == FULL[FIRST]
+
+
+def test_what_one_file_learns_of_its_inputs_helps_no_other():
+    nosy = "def batchnorm_forward(x, *rest):\n    raise ValueError(str(x[0]))\n"
+    said = []
+    for space in ("", "\n"):
+        rows = grade(with_answer(nosy + space)).exercises[FIRST].rows
+        said.append([row.detail for row in rows])
+    assert said[0] != said[1]
+
+
 def test_a_stopped_cell_of_the_student_hurts_nobody_who_has_everything():
     nb = solved()
     nb.cells.insert(index(nb, FIRST), new_code_cell("while True: pass"))

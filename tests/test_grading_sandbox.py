@@ -154,6 +154,40 @@ def test_a_sandbox_that_cannot_start_is_broken_and_says_why():
     assert all(e.points is None for e in verdict.exercises.values())
 
 
+DRIP = """
+import gc, os, signal, time
+signal.signal(signal.SIGALRM, signal.SIG_IGN)
+[runner] = [o for o in gc.get_objects() if type(o).__name__ == "Runner"]
+os.write(runner.write, (60_000_000).to_bytes(4, "big"))
+while True:
+    os.write(runner.write, b" ")
+    time.sleep(0.03)
+"""
+NAMELESS = """
+import os, time
+for _ in range(40):
+    os.write(os.memfd_create("x"), bytes(10_000_000))
+time.sleep(30)
+"""
+
+
+def test_an_answer_that_drips_in_is_stopped():
+    with sandbox.Sandbox(SMALL) as box:
+        box.start()
+        began = time.monotonic()
+        with pytest.raises(sandbox.Trouble, match="did not stop"):
+            box.ask("run", 0.5, source=DRIP)
+        assert time.monotonic() - began < 0.5 + SMALL.stop + 5
+
+
+def test_memory_without_a_name_counts():
+    limits = replace(SMALL, resident=300_000_000)
+    with sandbox.Sandbox(limits) as box:
+        box.start()
+        with pytest.raises(sandbox.Trouble, match="GB of memory"):
+            box.ask("run", 20, source=NAMELESS)
+
+
 def test_without_bubblewrap_it_names_the_package(monkeypatch):
     monkeypatch.setenv("PATH", "")
     with pytest.raises(sandbox.Unavailable, match="sudo apt install bubblewrap"):

@@ -201,6 +201,10 @@ class Trial:
         """Output k of the student on every case."""
         return [self.got(i)[0][k] for i in range(len(self.cases))]
 
+    def tells(self, k):
+        """Whether output k is more than zeros, which a wrong answer has by accident."""
+        return not all(_close(0 * want[k], want[k]) for want in self.wanted)
+
     @property
     def values_hold(self):
         """Whether all outputs are right on every case."""
@@ -302,7 +306,7 @@ class Exercise:
             rows = list(_each_said_once(self._row(p, trial) for p in self.properties))
         else:
             rows = [Row(p.title, NOT_ATTEMPTED) for p in self.properties]
-        return Score(self._earned(rows) * points, self.name, points, rows)
+        return Score(self._earned(rows, trial) * points, self.name, points, rows)
 
     def _row(self, prop, trial):
         try:
@@ -326,13 +330,14 @@ class Exercise:
         except Failed:  # on another case there is nothing to compare
             return None
 
-    def _earned(self, rows):
+    def _earned(self, rows, trial):
         """Share of the points: values earn it, form alone does not, bad form costs."""
         pairs = list(zip(self.properties, rows, strict=True))
         total = sum(p.weight for p, _ in pairs)
         earned = sum(p.weight for p, r in pairs if r.state == HOLDS)
         form = sum(p.weight == 0 and r.state != HOLDS for p, r in pairs)
-        any_value = any(p.output is not None and r.state == HOLDS for p, r in pairs)
+        right = [p.output for p, r in pairs if r.state == HOLDS]
+        any_value = any(k is not None and trial.tells(k) for k in right)
         return max(0.0, earned / total - 0.1 * form) if any_value else 0.0
 
 

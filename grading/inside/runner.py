@@ -81,7 +81,10 @@ class Runner:
             code = compile(source, "<cell>", "exec", dont_inherit=True)
         except SyntaxError:
             return self.run_in_ipython(source)
-        exec(code, self.names)
+        try:
+            exec(code, self.names)
+        except Exception as error:
+            return _error(error) | {"line": error.__traceback__.tb_next.tb_lineno}
         return {}
 
     def run_in_ipython(self, source):

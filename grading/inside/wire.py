@@ -15,6 +15,8 @@ import numpy as np
 
 DEPTH = 8
 TEXT = 10_000
+ITEM = 300  # characters of a text among others: NumPy gives each the longest one's room
+ITEMS = 500_000  # of one list
 BYTES = 30_000_000  # of one array
 HEAD = struct.Struct(">I")
 DTYPE = re.compile(r"[<>|=]?([fiu][1248]|f16|c8|c16|b1)")
@@ -77,16 +79,24 @@ def decode(value, depth=2 * DEPTH):
     if not depth:
         raise BadMessage("too deep")
     if isinstance(value, list):
-        return [decode(item, depth - 1) for item in value]
+        return _items(value, depth)
     match value:
         case {"tuple": list(items), **rest} if not rest:
-            return tuple(decode(item, depth - 1) for item in items)
+            return tuple(_items(items, depth))
         case {"type": str(name), **rest} if not rest:
             return foreign(name)
         case {"dtype": str(dtype), "shape": list(shape), "data": str(data), **rest}:
             if not rest:
                 return _plain_array(dtype, shape, data)
     raise BadMessage("a value of an unknown kind")
+
+
+def _items(values, depth):
+    if len(values) > ITEMS:
+        raise BadMessage(f"{len(values)} values in a list; {ITEMS} may cross")
+    if any(isinstance(value, str) and len(value) > ITEM for value in values):
+        raise BadMessage(f"a text of more than {ITEM} characters in a list")
+    return [decode(value, depth - 1) for value in values]
 
 
 def _plain_array(dtype, shape, data):

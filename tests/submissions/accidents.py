@@ -47,6 +47,7 @@ def broken():
         "format 3": (b'{"worksheets": [], "nbformat": 3}', "2013"),
         "format 5": (good.replace(b'"nbformat": 4', b'"nbformat": 5'), "format 5"),
         "nested too deep": (deep, "deep"),
+        "millions of lists": (b'{"cells": [' + b"[]," * 2_100_000 + b"0]}", "lists"),
         "Latin-1": ('{"cells": ["é"]}'.encode("latin-1"), "UTF-8"),
         "conflict markers": (b"<<<<<<< mine\n" + good, "no notebook"),
         "a huge number": (b'{"cells": [' + b"9" * 10_000 + b"]}", "no notebook"),
