@@ -111,11 +111,12 @@ def stripped(package=ROOT / "bn_helpers"):
     return sorted(shown.items())
 
 
-def _bwrap(binds):
+def _bwrap(binds, before=()):
     """Bubblewrap and its options, up to the command that runs inside.
 
     Args:
         binds: what is shown, read-only, beside the system: (source, target) pairs.
+        before: options for what must be there first, as a /tmp that may hold binds.
     """
     system = [Path(path) for path in SYSTEM]
     links = [["--symlink", os.readlink(p), p] for p in system if p.is_symlink()]
@@ -129,7 +130,7 @@ def _bwrap(binds):
             command += ["--cap-add", f"CAP_{capability}"]
     else:
         command += ["--unshare-user", *_no_more_users()]
-    command += itertools.chain(*links)
+    command += [*before, *itertools.chain(*links)]
     pairs = [*((path, path) for path in shown), *binds]
     folders = {p for _, target in pairs for p in Path(target).parents} - {Path("/")}
     for folder in sorted(folders):  # else they would be closed to others than root
@@ -164,11 +165,16 @@ def _shown():
 
 
 def _private(limits):
-    """Options for what is made anew for each sandbox."""
+    """Options for the places that are made anew for each sandbox."""
     options = ["--proc", "/proc", "--dev", "/dev"]
     for folder in ("/dev/shm", "/tmp"):
         options += ["--perms", "1777", "--size", str(limits.disk), "--tmpfs", folder]
-    options += ["--perms", "1777", "--dir", WORK, "--chdir", WORK]
+    return options
+
+
+def _workplace():
+    """Options for the folder that code starts in; nothing else can be written."""
+    options = ["--perms", "1777", "--dir", WORK, "--chdir", WORK]
     options += ["--perms", "1777", "--dir", f"{WORK}/.matplotlib"]
     for fonts in _font_lists():  # else each figure starts with looking for fonts
         options += ["--ro-bind", fonts, f"{WORK}/.matplotlib/{Path(fonts).name}"]
@@ -262,7 +268,8 @@ class Sandbox:
             command = [sys.executable, str(INSIDE / "runner.py"), most]
         else:
             course, self.work = COURSE, WORK
-            command = [*_bwrap(_shown()), *_private(self.limits), "--", *_dropping()]
+            command = _bwrap(_shown(), _private(self.limits))
+            command += [*_workplace(), "--", *_dropping()]
             command += _limiting(self.limits)
             command += [sys.executable, f"{GRADER}/runner.py", most]
         self.process = subprocess.Popen(
