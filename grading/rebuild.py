@@ -10,6 +10,7 @@ import ast
 import json
 import re
 from dataclasses import dataclass, field
+from functools import cache
 
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
@@ -377,21 +378,33 @@ def borrowed(written, master):
     An answer should stand on its own. One that uses a helper of the lesson is right in
     the notebook all the same, so it must not lose its marks here.
     """
-    cells = [cell.source for cell in master.lesson.of("code")]
-    parts = [part for source in cells for part in definitions(source)]
+    helpers = _helpers(tuple(cell.source for cell in master.lesson.of("code")))
     words, kept = set(re.findall(r"\w+", written)), []
-    for part in reversed(parts):  # a helper may need others, above it
-        [node] = ast.parse(part).body
-        if _defined_by(node) & words:
-            words |= _names(node, ast.Load)
-            kept.insert(0, part)
+    for made, used, source in reversed(helpers):  # a helper may need others, above it
+        if made & words:
+            words |= used
+            kept.insert(0, source)
     return kept
 
 
-def _defined_by(node):
-    """Names that a definition makes; an import is the set-up cell's affair."""
-    if isinstance(node, ast.Import | ast.ImportFrom):
-        return set()
+@cache
+def _helpers(sources):
+    """Functions, classes and constants: (names it makes, names it uses, source) each.
+
+    Cached, for it is the same for every student of a lesson.
+    """
+    nodes = [node for source in sources for node in _parsed(source) if _lent(node)]
+    return [(_made(node), _names(node, ast.Load), ast.unparse(node)) for node in nodes]
+
+
+def _lent(node):
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        plain = isinstance(node.value, ast.Lambda) or not _names(node, ast.Load)
+        return plain and _defines_only(node)
+    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+
+
+def _made(node):
     return {node.name} if hasattr(node, "name") else _names(node, ast.Store)
 
 

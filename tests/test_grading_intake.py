@@ -55,7 +55,8 @@ def who(path, limits=LIMITS):
 
 FORMS = {
     "a folder per student": (
-        {f"ada/{LESSON}.ipynb": BYTES, f"bob/work/{OTHER}.ipynb": BYTES},
+        {f"ada/{LESSON}.ipynb": BYTES}
+        | {f"bob/{folder}/{OTHER}.ipynb": BYTES for folder in intake.GENERIC},
         {("ada", LESSON), ("bob", OTHER)},
     ),
     "loose notebooks": (

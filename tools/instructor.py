@@ -25,7 +25,8 @@ def page(lessons):
     Raises:
         LessonError: the check of an exercise cannot be loaded.
     """
-    banks = {c.function: _bank(lesson, c) for lesson in lessons for c in _tasks(lesson)}
+    tasks = [(lesson, cell) for lesson in lessons for cell in lesson.of("exercise")]
+    banks = {cell.function: _bank(lesson, cell) for lesson, cell in tasks}
     parts = [HEAD, _totals(lessons, banks), _contents(lessons)]
     for lesson in lessons:
         parts.append(f"## {_anchor(lesson.name)}{lesson.title}\n")
@@ -33,10 +34,6 @@ def page(lessons):
             exercise = banks.get(cell.function)
             parts.append(_exercise(cell, exercise) if exercise else _question(cell))
     return "\n".join(parts)
-
-
-def _tasks(lesson):
-    return lesson.of("exercise")
 
 
 def _bank(lesson, cell):
@@ -59,7 +56,7 @@ def _totals(lessons, banks):
 
 
 def _counts(lesson, banks):
-    tasks, questions = _tasks(lesson), lesson.of("question")
+    tasks, questions = lesson.of("exercise"), lesson.of("question")
     mistakes = sum(len(banks[cell.function].mistakes) for cell in tasks)
     written = _sums(questions)
     counts = [len(tasks), *_sums(tasks), mistakes, len(questions), *written]
