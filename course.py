@@ -32,6 +32,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent
+PACKAGES = "bn_helpers", "bn_experiments", "bn_checks"  # what notebooks import
 VENV = ROOT / ".venv"
 MARKER = VENV / "course.txt"  # what a complete install was made from
 UNFINISHED = VENV / "unfinished"  # there while packages are being unpacked
@@ -80,7 +81,7 @@ def typed(words):
 
 
 def child_environment():
-    """Children find `bn_helpers` and `tools` wherever the course has been moved to."""
+    """Children find the course's packages wherever the course has been moved to."""
 
     def before(variable, path):
         return os.pathsep.join(filter(None, [str(path), os.environ.get(variable)]))
@@ -204,7 +205,8 @@ def set_up(extras):
     if failed:
         raise Problem(pip_trouble())
     say("Importing every package once, so that the first lesson starts quickly.")
-    compileall.compile_dir(ROOT / "bn_helpers", quiet=2)
+    for package in PACKAGES:
+        compileall.compile_dir(ROOT / package, quiet=2)
     trouble = probe(VENV_PYTHON)["packages"]
     if trouble:
         raise Problem(f"The packages do not work: {trouble}. {mending(trouble)}")

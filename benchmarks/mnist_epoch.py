@@ -1,8 +1,8 @@
 """One epoch of lesson 04's batch-norm network on MNIST, loaded in two ways.
 
 Theirs: torchvision's dataset, ToTensor and Normalize per image, a DataLoader, and
-torch.optim.SGD. Ours: `bn_helpers.train`, tensors in memory. Both see the same batches
-and do the same arithmetic, which is verified before anything is timed.
+torch.optim.SGD. Ours: `bn_experiments.train`, tensors in memory. Both see the same
+batches and do the same arithmetic, which is verified before anything is timed.
 """
 
 from itertools import pairwise
@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from bn_helpers import data, train
+from bn_experiments import train
+from bn_helpers import data
 
 from .table import Row, matrix_product, measure
 

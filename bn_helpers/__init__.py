@@ -1,5 +1,5 @@
-"""Reference implementations, checks, data and figures of the course.
+"""Reference implementations of the course, with its data and figures.
 
-Import what you need: `from bn_helpers import check, data, norms, plots`.
-Importing the package loads none of them, and never PyTorch.
+Import what you need: `from bn_helpers import data, norms, plots`. Importing the package
+loads none of them, and never PyTorch.
 """

@@ -14,6 +14,7 @@ STEP = 1e-5  # balances truncation (h**2) against rounding (1e-16 / h)
 TOLERANCE = 1e-6
 FLOOR = 1e-3  # smaller gradients are judged by their absolute error
 MIN_SAMPLES = 8
+ZERO = 1e-8  # a gradient shorter than this is 0 but for rounding
 BLIND = 0.1  # share of the upstream gradient that batch norm must let through
 
 
@@ -238,3 +239,26 @@ def _weak_memory(y, again, before, after):
         yield "f gives another y for the same inputs when called again"
     if not all(map(np.array_equal, before, after)):
         yield "f changes its state (such as running statistics) when called"
+
+
+def direction_and_size(gradient, truth):
+    """Compare two gradients as arrows.
+
+        cosine = sum(gradient * truth) / (|gradient| |truth|)
+        size   = |gradient| / |truth|
+
+    where |g| is the root of the sum of all squares.
+
+    Args:
+        gradient, truth: arrays of one shape.
+
+    Returns:
+        cosine and size. A length below 1e-8 is 0 but for rounding: the cosine is then
+        1 and the size 1 if both are 0, else the cosine is 0 and the size 0 or inf.
+    """
+    length, true_length = np.linalg.norm(gradient), np.linalg.norm(truth)
+    if length < ZERO and true_length < ZERO:
+        return 1.0, 1.0
+    if length < ZERO or true_length < ZERO:
+        return 0.0, 0.0 if length < ZERO else np.inf
+    return np.sum(gradient * truth) / (length * true_length), length / true_length

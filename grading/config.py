@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("bn_helpers", "bn_experiments", "bn_checks")  # what notebooks import
 FILE = Path(__file__).with_name("limits.toml")
 
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bn_helpers import check
-from bn_helpers.check.score import NOT_ATTEMPTED
+import bn_checks as check
+from bn_checks.score import NOT_ATTEMPTED
 
 from . import config, master, rebuild, remote
 from .sandbox import Broken, Sandbox, Trouble
@@ -171,7 +171,7 @@ class Work:
 
     def drivers(self):
         path = rebuild.drivers(self.course)
-        return f"bn_helpers.check.drivers.{path.stem}" if path else ""
+        return f"bn_checks.drivers.{path.stem}" if path else ""
 
     def settled(self, exercise):
         """Whether nothing can change what an exercise earns."""

@@ -10,11 +10,11 @@ from functools import cache, cached_property
 from tools import lesson as lessons_of_tools
 from tools.build import choose
 
-from .config import ROOT
+from .config import PACKAGES, ROOT
 
 # what decides a grade, beside the lesson's own text
 DECIDES = (
-    "bn_helpers/**/*.py",
+    *(f"{package}/**/*.py" for package in PACKAGES),
     "grading/inside/*.py",
     "grading/limits.toml",
     *(f"grading/{name}.py" for name in ("judge", "rebuild", "remote", "sandbox")),

@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 from tools.lesson import BLANK_ANSWER
 
-from .config import ROOT
+from .config import PACKAGES, ROOT
 
 CODE_KINDS = ("setup", "code", "check")
 PARTS = 2_000_000  # lists and objects of a file
@@ -451,7 +451,7 @@ def _group(alias, node):
     """What is imported together: a package, or one module of the course's own."""
     package = getattr(node, "module", None) or alias.name
     package = package.split(".")[0]
-    return alias.name if package == "bn_helpers" else package
+    return alias.name if package in PACKAGES else package
 
 
 def _of_drivers(master):
@@ -465,5 +465,5 @@ def _of_drivers(master):
 def drivers(master):
     """The file of the lesson's drivers, or None."""
     name = f"lesson_{master.name[:2]}.py"
-    path = ROOT / "bn_helpers" / "check" / "drivers" / name
+    path = ROOT / "bn_checks" / "drivers" / name
     return path if path.exists() else None

@@ -19,7 +19,7 @@ from types import SimpleNamespace
 
 from nbformat.v4 import new_markdown_cell, new_output
 
-from bn_helpers.check import score
+from bn_checks import score
 from tools.build import dumps, write
 
 from . import config, master, rebuild

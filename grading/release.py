@@ -17,6 +17,8 @@ import jinja2
 from tools.build import EXERCISES, choose, dumps, exercise_list, load, write
 from tools.lesson import BLANK_ANSWER, STUB, LessonError, solved_view, student_view
 
+from .config import PACKAGES
+
 ROOT = Path(__file__).resolve().parents[1]
 FOLDER = "batch-normalization"  # what the zip unpacks to
 FILES = (
@@ -29,13 +31,13 @@ FILES = (
     "data/README.md",
     "data/checksums.txt",
 )
-FOLDERS = ("bn_helpers", "tools/jupyter")
+FOLDERS = (*PACKAGES, "tools/jupyter")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can state
 CODE_STUB = "\n".join(STUB)
 NBGRADER_CONFIG = f'''\
 """nbgrader for these assignments: `nbgrader generate_assignment 01_forward_pass`.
 
-The kernel must find bn_helpers: run nbgrader in the course's environment.
+The kernel must find the course's packages: run nbgrader in its environment.
 """
 
 c = get_config()  # noqa: F821

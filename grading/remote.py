@@ -76,7 +76,7 @@ def driven(drive, student, *args):
 
 
 def through_the_border(exercise):
-    """A copy of an `Exercise` of bn_helpers.check that also takes handles."""
+    """A copy of an `Exercise` of bn_checks that also takes handles."""
     made = object.__new__(type(exercise))
     made.__dict__.update(exercise.__dict__, drive=partial(driven, exercise.drive))
     return made

@@ -2,7 +2,7 @@
 
 Bubblewrap starts the runner (inside/runner.py) in namespaces of its own: a read-only
 system, no network, an empty /tmp, its own process ids, limits on memory, processes and
-files. In place of the course it sees a stripped `bn_helpers`, without any reference
+files. In place of the course it sees its packages stripped, without any reference
 implementation. When the sandbox is closed, everything in it is gone.
 """
 
@@ -20,12 +20,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from .config import ROOT
+from .config import PACKAGES, ROOT
 from .inside import wire
 
 COURSE, GRADER, WORK = "/course", "/grader", "/tmp/work"
-# what student code finds of bn_helpers as it is; of all else only the names
-KEPT = ("__init__.py", "course.mplstyle", "data.py", "plots.py", "check/drivers")
+# what student code finds of them as it is; of all else only the names
+KEPT = (
+    "bn_helpers/__init__.py",
+    "bn_helpers/course.mplstyle",
+    "bn_helpers/data.py",
+    "bn_helpers/plots.py",
+    "bn_experiments/__init__.py",
+    "bn_checks/drivers",
+)
 SYSTEM = ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin", "/nix/store")
 SETTINGS = ("/etc/alternatives", "/etc/fonts", "/etc/ld.so.cache", "/etc/localtime")
 PROGRAMS = {"bwrap": "bubblewrap", "prlimit": "util-linux", "setpriv": "util-linux"}
@@ -91,23 +98,19 @@ def require(unsafe=False):
 # what the sandbox holds
 
 
-def stripped(package=ROOT / "bn_helpers"):
-    """What a submission may import, as (path in the package, file that is shown there).
+def stripped(course=ROOT):
+    """What a submission may import, as (path in the course, file that is shown there).
 
     A few modules are as they are; of the others only the names are left.
     """
-    shown = {}
+    shown = {Path("bn_checks/__init__.py"): INSIDE / "absent_check.py"}
     for name in KEPT:
-        found = package / name
+        found = course / name
         files = found.glob("*.py") if found.is_dir() else [found]
-        shown |= {file.relative_to(package): file for file in files}
-    shown[Path("check/__init__.py")] = INSIDE / "absent_check.py"
-    for found in package.iterdir():
-        name = Path(found.name)
-        if found.suffix == ".py":
-            shown.setdefault(name, INSIDE / "absent.py")
-        elif (found / "__init__.py").exists() and name / "__init__.py" not in shown:
-            shown[name / "__init__.py"] = INSIDE / "absent.py"
+        shown |= {file.relative_to(course): file for file in files}
+    for package in PACKAGES:
+        for found in (course / package).rglob("*.py"):
+            shown.setdefault(found.relative_to(course), INSIDE / "absent.py")
     return sorted(shown.items())
 
 
@@ -158,7 +161,7 @@ def _python_folders():
 def _shown():
     """All that a submission finds beside the system, as (source, target) pairs."""
     pairs = [(folder, folder) for folder in _python_folders()]
-    pairs += [(file, f"{COURSE}/bn_helpers/{name}") for name, file in stripped()]
+    pairs += [(file, f"{COURSE}/{name}") for name, file in stripped()]
     pairs += [(ROOT / "data", f"{COURSE}/data")]
     pairs += [(INSIDE / name, f"{GRADER}/{name}") for name in ("runner.py", "wire.py")]
     return pairs
@@ -288,7 +291,7 @@ class Sandbox:
         """The course, stripped, and a folder to work in, without a sandbox."""
         self.folder = Path(tempfile.mkdtemp(prefix="grading-"))
         for name, file in stripped():
-            target = self.folder / "course" / "bn_helpers" / name
+            target = self.folder / "course" / name
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(file, target)
         (self.folder / "course" / "data").symlink_to(ROOT / "data")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bn_helpers import check
+import bn_checks as check
 
 LESSONS = Path(__file__).resolve().parents[1] / "lessons"
 POINTS = 3
@@ -21,7 +21,7 @@ class BankTests:
     """Every known mistake is named, every honest solution passes, over 20 seeds.
 
     Attributes:
-        lesson: the module of checks, such as `bn_helpers.check.lesson_01`.
+        lesson: the module of checks, such as `bn_checks.banks.lesson_01`.
         honest: exercise name -> at least three right solutions that look different.
     """
 

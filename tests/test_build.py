@@ -648,7 +648,7 @@ def test_outputs_are_left_to_nbval(tree):
         ("notebooks/01_sound.ipynb", None, "cannot be read"),
         ("notebooks/01_sound.ipynb", "{", "cannot be read"),
         (PATH, SOUND + "\n", "is not as jupytext writes it"),
-        ("bn_helpers/check/exercises.json", "{}", "differs"),
+        ("bn_checks/exercises.json", "{}", "differs"),
         ("README.md", "<!-- lessons -->\nno\n<!-- /lessons -->\n", "differs"),
         ("notebooks/09_old.ipynb", "{}", "no lesson makes this, delete it"),
     ],

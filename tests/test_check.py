@@ -7,9 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from bn_helpers import check
-from bn_helpers.check import engine, lesson_01
-from bn_helpers.check.score import FAILS, HOLDS, NOT_ATTEMPTED
+import bn_checks as check
+from bn_checks import engine
+from bn_checks.banks import lesson_01
+from bn_checks.score import FAILS, HOLDS, NOT_ATTEMPTED
 
 FORWARD = lesson_01.BATCHNORM_FORWARD
 
@@ -265,7 +266,7 @@ def test_an_unknown_exercise_lists_the_known_ones():
 
 def test_importing_the_package_and_a_check_loads_no_torch():
     code = (
-        "import sys, bn_helpers; from bn_helpers import check, norms;"
+        "import sys, bn_checks as check; from bn_helpers import norms;"
         "check.batchnorm_forward(norms.batchnorm_forward);"
         "sys.exit('torch' in sys.modules or 'matplotlib' in sys.modules)"
     )

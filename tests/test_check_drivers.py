@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from bn_helpers.check import drivers
+from bn_checks import drivers
 
 FILES = sorted(Path(drivers.__file__).parent.glob("*.py"))
 ALLOWED = sys.stdlib_module_names | {"numpy", "torch"}

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from bank import BankTests
 
-from bn_helpers.check import lesson_01
+from bn_checks.banks import lesson_01
 
 
 def loops(x, gamma, beta, eps=1e-5):

@@ -6,8 +6,8 @@ import torch
 from bank import POINTS, BankTests
 from torch.nn.functional import batch_norm
 
+from bn_checks.banks import lesson_02
 from bn_helpers import norms
-from bn_helpers.check import lesson_02
 
 # --- the references against PyTorch --------------------------------------------------
 

@@ -8,7 +8,7 @@ import torch
 from bank import POINTS, BankTests
 from torch.nn.utils import parameters_to_vector
 
-from bn_helpers.check import lesson_03
+from bn_checks.banks import lesson_03
 
 # --- record_activations --------------------------------------------------------------
 

@@ -8,8 +8,8 @@ from bank import POINTS, BankTests
 from torch import nn
 from torch.nn import functional as F
 
-from bn_helpers import train
-from bn_helpers.check import lesson_04
+from bn_checks.banks import lesson_04
+from bn_experiments import train
 
 
 class ModuleList(nn.Module):

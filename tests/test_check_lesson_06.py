@@ -5,9 +5,9 @@ import torch
 from bank import POINTS, BankTests
 from torch.nn import functional as F
 
+from bn_checks.banks import lesson_06
+from bn_checks.drivers.lesson_06 import parameters
 from bn_helpers import layers, network
-from bn_helpers.check import lesson_06
-from bn_helpers.check.drivers.lesson_06 import parameters
 
 
 def by_torch(x, W, b, gamma, beta, axis, eps=1e-5):

@@ -9,8 +9,9 @@ from bank import LESSONS, POINTS, BankTests
 from torch import nn
 from torch.nn import functional as F
 
-from bn_helpers import clinic, norms
-from bn_helpers.check import lesson_07
+from bn_checks.banks import lesson_07
+from bn_experiments import clinic
+from bn_helpers import gradcheck, norms
 
 # --- honest solutions ----------------------------------------------------------------
 
@@ -243,7 +244,7 @@ class DetachesByHand(ByFunctional):
 class TestBank(BankTests):
     lesson = lesson_07
     honest = {
-        "direction_and_size": (clinic.direction_and_size, flat_arrows, torch_arrows),
+        "direction_and_size": (gradcheck.direction_and_size, flat_arrows, torch_arrows),
         "affine_backward": (affine_by_einsum, affine_by_samples, affine_by_torch),
         "parameter_gradients": (shares_first, shares_by_mean, shares_by_einsum),
         "layer_backward": (layer_by_norms, layer_with_zero_bias, layer_by_projection),

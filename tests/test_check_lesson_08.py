@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from bank import BankTests
 
+from bn_checks.banks import lesson_08
 from bn_helpers import norms
-from bn_helpers.check import lesson_08
 
 
 def with_the_reference_norm(

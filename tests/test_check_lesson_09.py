@@ -8,9 +8,9 @@ from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from bn_checks.banks import lesson_09
+from bn_checks.drivers.lesson_09 import drive_sync
 from bn_helpers import norms, practice
-from bn_helpers.check import lesson_09
-from bn_helpers.check.drivers.lesson_09 import drive_sync
 
 KINDS = nn.BatchNorm1d, nn.BatchNorm2d
 

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from bn_helpers import clinic, data
+from bn_experiments import clinic
+from bn_helpers import data
 
 EQUAL = (6, 6, 6, 6)
 N = 20
@@ -337,24 +338,3 @@ def test_a_referred_network_has_two_faults_that_leave_traces():
     assert np.allclose(report["gamma2"], (1, N))
     assert report["b2"] == (0, np.inf)
     assert report["gamma1"][0] < 0.9
-
-
-ARROWS = st.lists(st.floats(-10, 10), min_size=4, max_size=4).map(np.array)
-
-
-@given(a=ARROWS, b=ARROWS, scale=st.floats(0.1, 100))
-def test_direction_and_size_are_those_of_arrows(a, b, scale):
-    cosine, size = clinic.direction_and_size(a, b)
-    assert abs(cosine) <= 1 + 1e-12
-    if min(np.linalg.norm(a), np.linalg.norm(b)) > 1e-6:
-        scaled = clinic.direction_and_size(scale * a.reshape(2, 2), b.reshape(2, 2))
-        assert scaled == pytest.approx((cosine, scale * size), abs=1e-9)
-        want = F.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0)
-        assert cosine == pytest.approx(want.item(), abs=1e-6)
-
-
-def test_gradients_of_length_0_are_settled_by_rule():
-    long, short = np.ones(3), 1e-12 * np.ones(3)
-    assert clinic.direction_and_size(short, -short) == (1, 1)
-    assert clinic.direction_and_size(short, long) == (0, 0)
-    assert clinic.direction_and_size(long, 0 * long) == (0, np.inf)

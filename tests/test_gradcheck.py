@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional as F
 
 from bn_helpers import gradcheck, norms
 
@@ -289,3 +290,24 @@ def test_numerical_gradient_of_any_shape(shape):
     assert gradient.shape == shape
     np.testing.assert_allclose(gradient, np.cos(x) * x + np.sin(x), atol=1e-8)
     assert np.array_equal(x, before)
+
+
+ARROWS = st.lists(st.floats(-10, 10), min_size=4, max_size=4).map(np.array)
+
+
+@given(a=ARROWS, b=ARROWS, scale=st.floats(0.1, 100))
+def test_direction_and_size_are_those_of_arrows(a, b, scale):
+    cosine, size = gradcheck.direction_and_size(a, b)
+    assert abs(cosine) <= 1 + 1e-12
+    if min(np.linalg.norm(a), np.linalg.norm(b)) > 1e-6:
+        scaled = gradcheck.direction_and_size(scale * a.reshape(2, 2), b.reshape(2, 2))
+        assert scaled == pytest.approx((cosine, scale * size), abs=1e-9)
+        want = F.cosine_similarity(torch.tensor(a), torch.tensor(b), dim=0)
+        assert cosine == pytest.approx(want.item(), abs=1e-6)
+
+
+def test_gradients_of_length_0_are_settled_by_rule():
+    long, short = np.ones(3), 1e-12 * np.ones(3)
+    assert gradcheck.direction_and_size(short, -short) == (1, 1)
+    assert gradcheck.direction_and_size(short, long) == (0, 0)
+    assert gradcheck.direction_and_size(long, 0 * long) == (0, np.inf)

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.sandbox
 CASES = {case.name: case for case in cases()}
 WATCHED = (  # what a sandbox shows of this computer, beside the system
     config.ROOT / "data",
-    config.ROOT / "bn_helpers" / "check" / "drivers",
+    config.ROOT / "bn_checks" / "drivers",
     config.ROOT / "grading" / "inside",
 )
 

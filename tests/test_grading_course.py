@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bn_helpers import check
+import bn_checks as check
 from grading import judge, master
 from grading.verdict import GRADED
 from tools.build import dumps

@@ -18,7 +18,7 @@ from submissions import (
     with_answer,
 )
 
-from bn_helpers import check
+import bn_checks as check
 from grading import judge
 from grading.verdict import GRADED, NEEDS_REVIEW
 

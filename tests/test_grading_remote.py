@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bn_helpers import check
+import bn_checks as check
 from grading import master, rebuild, remote
 from grading.inside import wire
 
@@ -47,7 +47,7 @@ class Loop:
 def across(lesson, exercise, student):
     """An exercise and a student's object that lives on the other side."""
     path = rebuild.drivers(master.lesson(lesson))
-    drivers = f"bn_helpers.check.drivers.{path.stem}" if path else ""
+    drivers = f"bn_checks.drivers.{path.stem}" if path else ""
     handle = remote.handle(Loop({"it": student}, drivers), "it", 60)
     return remote.through_the_border(exercise), handle
 

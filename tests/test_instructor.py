@@ -6,8 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from bn_helpers import check
-from bn_helpers.check.engine import Mistake, Property
+import bn_checks as check
+from bn_checks.engine import Mistake, Property
 from tools import build as builder
 from tools import instructor
 from tools.lesson import LessonError, parse

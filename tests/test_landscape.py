@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from bn_helpers import landscape, train
-from bn_helpers.landscape import Networks
+from bn_experiments import landscape, train
+from bn_experiments.landscape import Networks
 
 DIMS = (7, 6, 6, 6, 4)
 KINDS = [

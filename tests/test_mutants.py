@@ -1,7 +1,7 @@
 """Each slip of the pen in a right answer must cost points.
 
 A right answer is the solution in a lesson, and the reference that a check compares
-with, down to the functions of `bn_helpers` that it calls. A mutant that keeps all its
+with, down to the functions of the course that it calls. A mutant that keeps all its
 points stands in a list here, with the reason why it may.
 """
 
@@ -19,13 +19,13 @@ import numpy as np
 import pytest
 from mutants import mutants
 
-from bn_helpers import check
+import bn_checks as check
 from tools import build
 from tools.lesson import cut
 
 ROOT = Path(__file__).resolve().parents[1]
-HELPERS = ROOT / "bn_helpers"
-NO_ANSWERS = ("engine.py", "score.py", "common.py", "drivers")  # in check/
+HELPERS = [ROOT / name for name in ("bn_helpers", "bn_experiments", "bn_checks")]
+NO_ANSWERS = ("engine.py", "score.py", "common.py", "drivers")  # in bn_checks/
 POINTS = 100
 EXERCISES = sorted(set(dir(check)) - set(check.__all__))
 
@@ -258,12 +258,12 @@ def test_no_slip_in_a_solution_keeps_all_points(name):
 
 
 def reached(exercise):
-    """The functions of bn_helpers that run when the reference is called."""
+    """The functions of the course that run when the reference is called."""
     codes = set()
 
     def watch(frame, event, arg):
         path = Path(frame.f_code.co_filename)
-        answers = HELPERS in path.parents and not {*path.parts} & {*NO_ANSWERS}
+        answers = {*HELPERS} & {*path.parents} and not {*path.parts} & {*NO_ANSWERS}
         if event == "call" and answers:
             codes.add(frame.f_code)
 
@@ -285,11 +285,11 @@ def functions_of(code):
 
 
 def forget():
-    """Empty the caches of bn_helpers, so that everything is computed again."""
-    for module in [m for n, m in sys.modules.items() if n.startswith("bn_helpers")]:
+    """Empty the caches of the course, so that everything is computed again."""
+    for module in [m for n, m in sys.modules.items() if n.startswith("bn_")]:
         for value in vars(module).values():
             if isinstance(value, functools._lru_cache_wrapper):
-                if value.__module__ != "bn_helpers.check":
+                if value.__module__ != "bn_checks":
                     value.cache_clear()
 
 

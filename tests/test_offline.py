@@ -67,9 +67,10 @@ def test_the_sandbox_is_closed(fresh_data):
 
 IMPORT = """
 import importlib, pkgutil
-import bn_helpers
-for module in pkgutil.walk_packages(bn_helpers.__path__, "bn_helpers."):
-    importlib.import_module(module.name)
+for name in ("bn_helpers", "bn_experiments", "bn_checks"):
+    path = importlib.import_module(name).__path__
+    for module in pkgutil.walk_packages(path, name + "."):
+        importlib.import_module(module.name)
 """
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from bn_helpers.check import lesson_01
+from bn_checks.banks import lesson_01
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bn_helpers import record, train
+from bn_experiments import train
+from bn_helpers import record
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from nbgrader.preprocessors import ClearSolutions
 from traitlets.config import Config
 
 from grading import config, intake, release
+from grading.config import PACKAGES
 from tools import build
 from tools.lesson import LessonError, cut, solved_view, student_view
 
@@ -78,7 +79,7 @@ def plain(text):
 def test_the_list_of_files(copy):
     files = {path.relative_to(copy).as_posix() for path in copy.rglob("*.*")}
     folders = {name.split("/")[0] for name in files if "/" in name}
-    assert folders == {"bn_helpers", "data", "notebooks", "tools"}
+    assert folders == {*PACKAGES, "data", "notebooks", "tools"}
     single = {name for name in files if "/" not in name} - folders
     assert single == {
         "START.html",
@@ -96,8 +97,8 @@ def test_the_list_of_files(copy):
 
 @each_lesson
 def test_no_solution_is_inside(copy, lesson):
-    # bn_helpers holds the right implementations, because its checks compare with them
-    found = plain(texts(copy, without=("bn_helpers",)))
+    # the packages hold the right implementations: lessons and checks use them
+    found = plain(texts(copy, without=PACKAGES))
     for cell in lesson.of("exercise"):
         solution = plain("\n".join(cut(cell.source)[1].values()))
         assert len(solution) > 20 and solution not in found, cell.name
@@ -199,7 +200,10 @@ def test_a_student_works_and_hands_in(copy, door, capsys):
 
 def test_its_package_checks_an_answer(copy):
     [cell] = [cell for cell in FIRST.of("exercise") if cell.name == "batchnorm-forward"]
-    cells = "import numpy as np\nfrom bn_helpers import check, norms\n" + cell.source
+    imports = (
+        "import numpy as np\nimport bn_checks as check\nfrom bn_helpers import norms\n"
+    )
+    cells = imports + cell.source
     where = "\nprint(check.batchnorm_forward(batchnorm_forward), norms.__file__)"
     found = subprocess.run(
         [sys.executable, "-c", cells + where],

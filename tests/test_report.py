@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import sync_playwright
 
-from bn_helpers import check
+import bn_checks as check
 from grading import markup, report
 from grading.verdict import (
     GRADED,

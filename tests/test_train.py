@@ -11,8 +11,9 @@ from torch.nn import functional as F
 from torchvision import datasets, transforms
 
 from benchmarks import mnist_epoch
-from bn_helpers import data, norms, train
-from bn_helpers.train import Stack
+from bn_experiments import train
+from bn_experiments.train import Stack
+from bn_helpers import data, norms
 
 TORCH_ACTIVATIONS = {"sigmoid": nn.Sigmoid, "relu": nn.ReLU}
 TORCH_NORMS = {"plain": None, "batch": nn.BatchNorm1d}

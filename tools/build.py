@@ -2,7 +2,7 @@
 
 Each lesson becomes notebooks/NN_name.ipynb, which people open, and
 build/solved/NN_name.ipynb, the answer key; both are executed. With them come
-bn_helpers/check/exercises.json, the README's lesson table and cover figure, and the
+bn_checks/exercises.json, the README's lesson table and cover figure, and the
 instructor's page grading/exercises.md.
 """
 
@@ -26,7 +26,7 @@ from .lesson import LessonError, canonical, parse, solved_view, student_view
 from .rules import problems
 
 ROOT = Path(__file__).resolve().parents[1]
-EXERCISES = "bn_helpers/check/exercises.json"
+EXERCISES = "bn_checks/exercises.json"
 COVER = "notebooks/cover.png"
 VIEWS = {"notebooks": student_view, "build/solved": solved_view}
 CELL_SECONDS = 120

@@ -1,6 +1,6 @@
 """The instructor's page: every exercise, mistake, written question and rubric."""
 
-from bn_helpers import check
+import bn_checks as check
 
 from .lesson import LessonError
 
@@ -9,7 +9,7 @@ HEAD = """\
 # Exercises, mistakes and rubrics
 
 For instructors: this page holds model answers. `course.py build` writes it. Points,
-minutes, questions and rubrics come from `lessons/`, mistakes from `bn_helpers/check/`;
+minutes, questions and rubrics come from `lessons/`, mistakes from `bn_checks/`;
 edit those.
 
 Each exercise lists the properties that earn its points, with their shares, and then

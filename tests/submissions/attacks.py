@@ -40,9 +40,9 @@ get_ipython().ast_transformers.append(Drop())
 def secret(name, *args): return 3.0
 """,
     "patched checks": """\
-from bn_helpers import check
-from bn_helpers.check import Score
-import bn_helpers.check.engine as engine
+import bn_checks as check
+from bn_checks import Score
+import bn_checks.engine as engine
 for name in dir(check):
     setattr(check, name, lambda *a, **k: 3.0)
 engine.Exercise.score = lambda *a, **k: 3.0
@@ -101,7 +101,7 @@ def secret(name, *args):
 """,
     "the checks' own reference": """\
 def secret(name, *args):
-    from bn_helpers.check import lesson_01
+    from bn_checks.banks import lesson_01
     return {e.name: e for e in lesson_01.EXERCISES}[name].reference(*args)
 """,
     "solutions from the disk": """\
@@ -326,7 +326,7 @@ def _checks_of_its_own():
 
 def _hard_coded():
     """Right outputs for the inputs of seed 0, looked up in the order of calls."""
-    from bn_helpers import check
+    import bn_checks as check
 
     nb = untouched()
     for name in FULL:

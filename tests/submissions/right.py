@@ -133,7 +133,7 @@ norms.batchnorm_forward(np.ones((2, 2)), 1, 0)
     "calls the check itself": HEAD
     + BODY
     + """
-from bn_helpers import check
+import bn_checks as check
 print(check.batchnorm_forward(batchnorm_forward))
 """,
     "exit() below": HEAD + BODY + "\nexit()\n",

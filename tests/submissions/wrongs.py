@@ -2,7 +2,7 @@
 
 import inspect
 
-from bn_helpers.check import lesson_01
+from bn_checks.banks import lesson_01
 
 from . import (
     COURSE,

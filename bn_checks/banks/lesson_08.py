@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from . import common
-from .drivers import lesson_08 as drivers
-from .engine import Exercise, Mistake, Property, difference
+from .. import common
+from ..drivers import lesson_08 as drivers
+from ..engine import Exercise, Mistake, Property, difference
 
 S2 = "section 2, Measure the shift"
 S4 = "section 4, Walk along the gradient"

@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from .common import batch, same_dtype
-from .drivers.lesson_06 import drive_fully_connected_net
-from .engine import Exercise, Mistake, Property
+from ..common import batch, same_dtype
+from ..drivers.lesson_06 import drive_fully_connected_net
+from ..engine import Exercise, Mistake, Property
 
 S3 = "section 3, Join three layers into one"
 S4 = "section 4, Add up a loss and go back"

@@ -4,9 +4,9 @@ import numpy as np
 
 from bn_helpers import gradcheck, norms
 
-from .common import batch, moments, same_dtype
-from .drivers.lesson_02 import drive_layer, drive_numerical_gradient
-from .engine import Exercise, Mistake, Property
+from ..common import batch, moments, same_dtype
+from ..drivers.lesson_02 import drive_layer, drive_numerical_gradient
+from ..engine import Exercise, Mistake, Property
 
 S1 = "section 1, Measure a gradient"
 S3 = "section 3, Go back through scale and shift"

@@ -4,8 +4,8 @@ import numpy as np
 
 from bn_helpers import norms
 
-from .common import ALONE, batch, moments, same_dtype
-from .engine import Exercise, Mistake, Property, rejects
+from ..common import ALONE, batch, moments, same_dtype
+from ..engine import Exercise, Mistake, Property, rejects
 
 S2 = "section 2, Normalize a batch"
 S4 = "section 4, See what eps does"

@@ -33,7 +33,7 @@ def exercise(name):
         known = ", ".join(sorted(_exercises()))
         raise AttributeError(f"no exercise is called {name!r}; there are: {known}")
     number = _exercises()[name]["lesson"][:2]
-    module = import_module(f".lesson_{number}", __name__)
+    module = import_module(f".banks.lesson_{number}", __name__)
     return {e.name: e for e in module.EXERCISES}[name]
 
 

@@ -11,8 +11,8 @@ import numpy as np
 
 from bn_helpers import record
 
-from .drivers.lesson_03 import drive_record, drive_update_ratio
-from .engine import Exercise, Mistake, Property, rejects
+from ..drivers.lesson_03 import drive_record, drive_update_ratio
+from ..engine import Exercise, Mistake, Property, rejects
 
 S1 = "section 1, Hook into a network"
 S2 = "section 2, Compare like with like"

@@ -13,7 +13,8 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from bn_helpers import distributed, norms
+from bn_experiments import processes
+from bn_helpers import norms, sync
 
 SIZES = {"two": (5, 12), "three": (9, 1, 4), "one empty": (6, 0)}
 AT_ONCE = 30  # seconds within which a failure must be reported
@@ -41,16 +42,14 @@ def several_steps(x, gamma, beta, dy):
     results = []
     for dtype in (np.float64, np.float32):
         results.append(
-            distributed.forward_and_backward(
-                *(a.astype(dtype) for a in (x, gamma, beta, dy))
-            )
+            sync.forward_and_backward(*(a.astype(dtype) for a in (x, gamma, beta, dy)))
         )
-    far = distributed.forward_and_backward(1e6 + 0.1 * x, gamma, beta, dy)
+    far = sync.forward_and_backward(1e6 + 0.1 * x, gamma, beta, dy)
     return results, far, (dist.get_rank(), dist.get_world_size(), os.getpid())
 
 
 def one_sample_in_all(x):
-    distributed.sync_batchnorm_forward(x, np.ones(2), np.zeros(2))
+    sync.sync_batchnorm_forward(x, np.ones(2), np.zeros(2))
 
 
 def dies(rank):
@@ -74,7 +73,7 @@ def sleeps(seconds):
 def group(request):
     sizes = SIZES[request.param]
     given = data(sizes)
-    return given, distributed.run(several_steps, shares(*given, sizes))
+    return given, processes.run(several_steps, shares(*given, sizes))
 
 
 def in_one_process(x, gamma, beta, dy):
@@ -169,69 +168,65 @@ def test_a_wrong_layer_is_told_from_the_right_one(wrong):
 @pytest.fixture
 def started(monkeypatch):
     """The processes that were started; none may be left."""
-    workers, start = [], distributed._start
+    workers, start = [], processes._start
 
     def remember(folder, rank):
         workers.append(start(folder, rank))
         return workers[-1]
 
-    monkeypatch.setattr(distributed, "_start", remember)
+    monkeypatch.setattr(processes, "_start", remember)
     yield workers
     assert workers and all(worker.returncode is not None for worker in workers)
 
 
 def test_a_worker_that_dies_is_an_error_at_once(started):
     begin = time.monotonic()
-    with pytest.raises(
-        distributed.WorkerError, match="worker 1 (was killed|ended with)"
-    ):
-        distributed.run(dies, [(1,)] * 2)
+    with pytest.raises(processes.WorkerError, match="worker 1 (was killed|ended with)"):
+        processes.run(dies, [(1,)] * 2)
     assert time.monotonic() - begin < AT_ONCE
     assert len(started) == 2
 
 
 def test_an_error_of_the_layer_reaches_the_caller(started):
     parts = [(np.zeros((1, 2)),), (np.zeros((0, 2)),)]
-    with pytest.raises(distributed.WorkerError, match="ValueError: .* have 1 samples"):
-        distributed.run(one_sample_in_all, parts)
+    with pytest.raises(processes.WorkerError, match="ValueError: .* have 1 samples"):
+        processes.run(one_sample_in_all, parts)
 
 
 def test_a_worker_that_leaves_early_is_an_error(started):
-    with pytest.raises(
-        distributed.WorkerError, match="worker 0 ended without a result"
-    ):
-        distributed.run(leaves, [()])
+    with pytest.raises(processes.WorkerError, match="worker 0 ended without a result"):
+        processes.run(leaves, [()])
 
 
 def test_a_worker_that_hangs_is_stopped(started):
-    with pytest.raises(distributed.WorkerError, match="after 1 seconds.* still ran: 0"):
-        distributed.run(sleeps, [(600,)], timeout=1)
+    with pytest.raises(processes.WorkerError, match="after 1 seconds.* still ran: 0"):
+        processes.run(sleeps, [(600,)], timeout=1)
 
 
 def test_an_interrupt_leaves_no_process(started, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(distributed, "_wait", interrupted)
+    monkeypatch.setattr(processes, "_wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        distributed.run(sleeps, [(600,), (600,)])
+        processes.run(sleeps, [(600,), (600,)])
     assert len(started) == 2
 
 
 PARENT = """
 import sys, time
 sys.path.insert(0, sys.argv[1])
-from bn_helpers import distributed
-import test_distributed
+from bn_experiments import processes
+import test_processes
 
-start = distributed._start
+start = processes._start
 def tell(folder, rank):
     worker = start(folder, rank)
     print(worker.pid, flush=True)
     return worker
 
-distributed._start = tell
-distributed.run(test_distributed.sleeps, [(600,), (600,)], timeout=600)
+processes._start = tell
+processes.run(test_processes.sleeps, [(600,), (600,)], timeout=600)
 """
 
 
@@ -262,24 +257,25 @@ def test_what_a_process_cannot_import_is_refused_before_any_starts():
         pass
 
     with pytest.raises(ValueError, match="local lives in"):
-        distributed.run(local, [()])
+        processes.run(local, [()])
     with pytest.raises(ValueError, match="parts is empty"):
-        distributed.run(sleeps, [])
+        processes.run(sleeps, [])
 
 
 def test_a_pytorch_without_gloo_is_named(monkeypatch):
-    assert distributed.available()
+    assert processes.available()
     monkeypatch.setattr(dist, "is_gloo_available", lambda: False)
-    assert not distributed.available()
+    assert not processes.available()
     with pytest.raises(RuntimeError, match="without gloo"):
-        distributed.run(sleeps, [(0,)])
+        processes.run(sleeps, [(0,)])
 
 
 @pytest.mark.sandbox
 def test_it_works_without_a_network():
     """Two workers in a place that has a loopback and nothing else."""
-    code = "from bn_helpers import distributed as d; import numpy as np; x = np.eye(3);"
-    code += "r = d.run(d.forward_and_backward, [(x, x[0], x[0], x)] * 2); print(len(r))"
+    code = "from bn_experiments.processes import run; from bn_helpers.sync import *;"
+    code += "x = np.eye(3);"
+    code += "r = run(forward_and_backward, [(x, x[0], x[0], x)] * 2); print(len(r))"
     command = ["bwrap", "--dev-bind", "/", "/", "--unshare-net", sys.executable]
     run = subprocess.run([*command, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "2\n"), run.stderr

@@ -4,8 +4,8 @@ import numpy as np
 
 from bn_helpers import norms
 
-from .common import ALONE, same_dtype
-from .engine import Exercise, Mistake, Property, rejects
+from ..common import ALONE, same_dtype
+from ..engine import Exercise, Mistake, Property, rejects
 
 S1 = "section 1, Ask what is averaged over what"
 S3 = "section 3, Normalize each sample"

@@ -4,10 +4,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from bn_helpers.clinic import direction_and_size
+from bn_helpers.gradcheck import direction_and_size
 
-from .drivers.lesson_07 import drive_torch_batchnorm
-from .engine import Exercise, Mistake, Property, difference
+from ..drivers.lesson_07 import drive_torch_batchnorm
+from ..engine import Exercise, Mistake, Property, difference
 
 S2 = "section 2, Measure a gradient's direction and size"
 S3 = "section 3, Send the gradient back through the weights"

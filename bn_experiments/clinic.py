@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .gradcheck import numerical_gradient
+from bn_helpers.gradcheck import direction_and_size, numerical_gradient
 
 ARTICLE = {
     "no W": "the gradient goes down a layer without being multiplied by W transposed",
@@ -35,7 +35,6 @@ CODEBASES = {
 FAULTS = {**ARTICLE, **READING, **CODEBASES}
 
 REFERRED = ("sums", "detached statistics")  # lesson 07 asks which; see `referral`
-ZERO = 1e-8  # a gradient shorter than this is 0 but for rounding
 
 
 class Cache(NamedTuple):
@@ -287,29 +286,6 @@ def measured_gradients(network, x, labels):
         }
     finally:
         network.parameters = parameters
-
-
-def direction_and_size(gradient, truth):
-    """Compare two gradients as arrows.
-
-        cosine = sum(gradient * truth) / (|gradient| |truth|)
-        size   = |gradient| / |truth|
-
-    where |g| is the root of the sum of all squares.
-
-    Args:
-        gradient, truth: arrays of one shape.
-
-    Returns:
-        cosine and size. A length below 1e-8 is 0 but for rounding: the cosine is then
-        1 and the size 1 if both are 0, else the cosine is 0 and the size 0 or inf.
-    """
-    length, true_length = np.linalg.norm(gradient), np.linalg.norm(truth)
-    if length < ZERO and true_length < ZERO:
-        return 1.0, 1.0
-    if length < ZERO or true_length < ZERO:
-        return 0.0, 0.0 if length < ZERO else np.inf
-    return np.sum(gradient * truth) / (length * true_length), length / true_length
 
 
 def examine(network, x, labels):

@@ -8,8 +8,8 @@ from torch import nn
 
 from bn_helpers import practice
 
-from .drivers.lesson_09 import drive_freeze, drive_recalibrate, drive_sync
-from .engine import Exercise, Mistake, Property, difference
+from ..drivers.lesson_09 import drive_freeze, drive_recalibrate, drive_sync
+from ..engine import Exercise, Mistake, Property, difference
 
 S4 = "section 4, Freeze what must not move"
 S6 = "section 6, Collect the statistics anew"

@@ -13,14 +13,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from .drivers.lesson_04 import (
+from ..drivers.lesson_04 import (
     FIXTURE,
     drive_evaluate,
     drive_make_mlp,
     drive_mended_fit,
     drive_train_step,
 )
-from .engine import Exercise, Mistake, Property
+from ..engine import Exercise, Mistake, Property
 
 S3 = "section 3, Build two networks that start alike"
 S4 = "section 4, Take a step"

@@ -17,7 +17,7 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from bn_helpers import train
+from bn_experiments import train
 
 ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid}
 GAINS = {"relu": 2, "sigmoid": 1}

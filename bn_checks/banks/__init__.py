@@ -1,0 +1,1 @@
+"""Banks: for each lesson its exercises, their cases, properties and known mistakes."""
