@@ -83,7 +83,7 @@ def flops(images):
 
 def rows(say, images=IMAGES, rounds=ROUNDS):
     say("comparing 20 training steps of both")
-    dataset, digits = their_dataset(), train.mnist_tensors()
+    dataset, digits = their_dataset(), data.mnist_tensors()
     difference = largest_difference(dataset, digits)
     if difference != 0:
         raise RuntimeError(f"both train differently: parameters differ by {difference}")

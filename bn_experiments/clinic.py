@@ -100,7 +100,7 @@ class Clinic:
             self.running[f"mean{k}"] = np.zeros((D, 1), dtype)
             self.running[f"var{k}"] = np.ones((D, 1), dtype)
 
-    def shake(self, seed=0):
+    def randomize(self, seed=0):
         """Draw gamma and beta at random, so that no fault hides behind 1 and 0.
 
         Returns:

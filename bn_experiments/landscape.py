@@ -1,4 +1,7 @@
-"""Small networks to test explanations of batch norm on, and what to measure on them.
+"""Small PyTorch networks to test explanations of batch norm on, and measurements.
+
+PyTorch, unlike `sweeps`, because what is measured needs gradients that are written out
+nowhere: with noise, dropout, residual connections, or statistics of other samples.
 
 `Networks` are fully connected networks of one shape, one per seed, in float64 on the
 CPU. They are computed side by side: every parameter has a leading axis of S networks.
@@ -17,11 +20,11 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from bn_experiments import train
+from bn_helpers.data import Data, small_mnist
 
 ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid}
 GAINS = {"relu": 2, "sigmoid": 1}
-DROPPED = 0.25  # share of hidden units that dropout leaves out
+DROPOUT = 0.25  # share of hidden units that dropout leaves out
 CALIBRATION = 5000  # training images whose statistics serve for evaluation
 CHUNK = 500  # images evaluated at once; has no effect on the result
 
@@ -95,14 +98,16 @@ class Networks:
         groups = self.W, self.b, self.gamma, self.beta
         return [k for group in groups for k in range(len(group))]
 
-    def logits(self, x, fixed=False, noise=None, drop=None, watch=None, momentum=0.0):
+    def logits(
+        self, x, evaluation=False, noise=None, dropout=None, watch=None, momentum=0.0
+    ):
         """What the networks answer.
 
         Args:
             x: inputs (N, D), or (S, N, D) with a batch for each network.
-            fixed: whether norms use the statistics of `calibrate`, not the batch's.
-            noise: generator of the noise of `shaken` after each norm, or None.
-            drop: generator of dropout after each hidden layer, or None.
+            evaluation: whether norms use the statistics of `calibrate`.
+            noise: generator of the noise of `noisy` after each norm, or None.
+            dropout: generator of dropout after each hidden layer, or None.
             watch: a list that receives, for each hidden layer, its input, what leaves
                 its affine part, and what enters its activation; or None.
             momentum: how much of the batch's statistics to store.
@@ -114,8 +119,8 @@ class Networks:
         def normed(z, k):
             if self.norm == "plain":
                 return z
-            y = self._batch_norm(z, k, not fixed, momentum)
-            return y if noise is None else shaken(y, noise)
+            y = self._batch_norm(z, k, not evaluation, momentum)
+            return y if noise is None else noisy(y, noise)
 
         for k, (W, b) in enumerate(zip(self.W[:-1], self.b[:-1], strict=True)):
             z = x @ W + b
@@ -124,8 +129,8 @@ class Networks:
                 watch.append((x, z, y))
             y = self.activation(y)
             y = normed(y, k) if self.place == "after" else y
-            if drop is not None:
-                y = y * _kept(y.shape, drop)
+            if dropout is not None:
+                y = y * _dropout_mask(y.shape, dropout)
             x = x + y if self.residual and x.shape == y.shape else y
         return x @ self.W[-1] + self.b[-1]
 
@@ -173,16 +178,16 @@ class Networks:
         return losses.detach(), torch.autograd.grad(losses.sum(), self.parameters)
 
     def accuracy(self, x, y):
-        """Share of right answers of each network with fixed statistics, (S,)."""
+        """Share of right answers of each network in evaluation, (S,)."""
         right = 0
         with torch.no_grad():
             for xb, yb in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-                answers = self.logits(xb, fixed=True).argmax(-1)
+                answers = self.logits(xb, evaluation=True).argmax(-1)
                 right = right + (answers == yb).sum(-1)
         return right.numpy() / len(x)
 
 
-def shaken(y, generator):
+def noisy(y, generator):
     """Scale and shift y (S, N, D) by noise whose distribution changes at every call.
 
         y <- s * y + m,    m ~ U(mu - 0.1, mu + 0.1),  mu ~ U(-0.5, 0.5)
@@ -202,8 +207,8 @@ def shaken(y, generator):
 
 @cache
 def digits(n_train=20_000):
-    """`train.small_mnist` as tensors: 14 x 14 images as rows, standardized, float64."""
-    return train.Data(*map(torch.tensor, train.small_mnist(n_train)))
+    """`data.small_mnist` as tensors: 14 x 14 images as rows, standardized, float64."""
+    return Data(*map(torch.tensor, small_mnist(n_train)))
 
 
 def fit(
@@ -212,72 +217,75 @@ def fit(
     lr,
     steps,
     batch_size=32,
-    decay=0.0,
-    noise=False,
-    drop=False,
-    whole=False,
-    boost=None,
-    each=None,
+    *,
+    weight_decay=0.0,
+    hidden_lr=None,
+    full_statistics=False,
+    callback=None,
+    **options,
 ):
     """Train all networks by plain gradient descent, then `calibrate` them.
 
     Args:
         nets: `Networks`, changed in place.
-        data: `train.Data` of tensors.
+        data: `Data` of tensors.
         lr: learning rate, one number or one for each network.
         steps: of gradient descent.
         batch_size: samples per step; each seed has its own order.
-        decay: weight decay of the hidden weights.
-        noise: whether the noise of `shaken` follows each norm.
-        drop: whether to use dropout.
-        whole: whether the norms take their statistics, at every step, from all training
-            samples instead of from the batch.
-        boost: boost(step) multiplies the rate of the hidden affine layers; or None.
-        each: called as each(step, x, y) before each step, with its batch; or None.
+        weight_decay: of the hidden weights.
+        hidden_lr: hidden_lr(step) is the rate of the hidden affine layers; lr if None.
+        full_statistics: whether the norms take their statistics, at every step, from
+            all training samples instead of from the batch.
+        callback: called as callback(step, x, y) before each step, with its batch.
+        options: as for `Networks.logits`.
 
     Returns:
         Losses of the batches before each step, (steps, S).
     """
-    lr = torch.as_tensor(lr, dtype=torch.float64).reshape(-1, 1, 1)
-    options = {
-        "noise": torch.Generator().manual_seed(0) if noise else None,
-        "drop": torch.Generator().manual_seed(1) if drop else None,
-    }
     losses = []
     batches = _batches(nets.seeds, len(data.x_train), batch_size, steps)
     for step, rows in enumerate(tqdm(batches, "training", leave=False)):
         x, y = data.x_train[rows], data.y_train[rows]
-        if each is not None:
-            each(step, x, y)
-        if whole:
+        if callback is not None:
+            callback(step, x, y)
+        if full_statistics:
             x, y, options["rows"] = data.x_train, data.y_train, rows
         loss, slopes = nets.gradients(x, y, **options)
         losses.append(loss)
-        descend(nets, slopes, lr, decay, 1.0 if boost is None else boost(step))
+        at_step = None if hidden_lr is None else hidden_lr(step)
+        descend(nets, slopes, lr, weight_decay, at_step)
     nets.calibrate(data.x_train[:CALIBRATION])
     return torch.stack(losses).numpy()
 
 
-def descend(nets, slopes, lr, decay=0.0, boost=1.0):
+def descend(nets, slopes, lr, weight_decay=0.0, hidden_lr=None):
     """One step of gradient descent on all networks, in place.
 
-        p <- p - lr * slope                          last layer, gamma, beta
-        b <- b - lr * boost * slope                  hidden layers
-        W <- W - lr * boost * (slope + decay * W)    hidden layers
+        p <- p - lr * slope                                     last layer, gamma, beta
+        b <- b - hidden_lr * slope                              hidden layers
+        W <- W - hidden_lr * (slope + weight_decay * W)         hidden layers
 
     Args:
         nets: `Networks`.
         slopes: one per parameter, as `Networks.gradients` returns them.
-        lr: learning rate, one number or (S, 1, 1).
-        decay: weight decay of the hidden weights.
-        boost: factor on the rate of the hidden affine layers.
+        lr: learning rate, one number or one for each network.
+        weight_decay: of the hidden weights.
+        hidden_lr: rate of the hidden affine layers, as lr; lr if None.
     """
+    lr, hidden_lr = (
+        _per_network(lr),
+        _per_network(lr if hidden_lr is None else hidden_lr),
+    )
     hidden = {id(p) for p in (*nets.W[:-1], *nets.b[:-1])}
     with torch.no_grad():
         for W in nets.W[:-1]:
-            W.mul_(1 - lr * boost * decay)
+            W.mul_(1 - hidden_lr * weight_decay)
         for p, slope in zip(nets.parameters, slopes, strict=True):
-            p.sub_(lr * (boost if id(p) in hidden else 1.0) * slope)
+            p.sub_((hidden_lr if id(p) in hidden else lr) * slope)
+
+
+def _per_network(lr):
+    return torch.as_tensor(lr, dtype=torch.float64).reshape(-1, 1, 1)
 
 
 def sizes(tensors):
@@ -420,10 +428,10 @@ def _uniform(shape, low, high, generator):
     return low + (high - low) * drawn
 
 
-def _kept(shape, generator):
+def _dropout_mask(shape, generator):
     """Mask of dropout: 0, or 1 / (1 - p)."""
     drawn = torch.rand(shape, generator=generator, dtype=torch.float64)
-    return (drawn >= DROPPED).double() / (1 - DROPPED)
+    return (drawn >= DROPOUT).double() / (1 - DROPOUT)
 
 
 def _batches(seeds, n, batch_size, steps):

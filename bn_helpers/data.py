@@ -10,6 +10,7 @@ import io
 import struct
 import uuid
 import zlib
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,13 +40,13 @@ class DataError(RuntimeError):
     """A data file is missing or damaged; the message says which and how to restore."""
 
 
-class MNIST(NamedTuple):
-    """All of MNIST: images (N, 28, 28) and labels (N,), uint8."""
+class Data(NamedTuple):
+    """Images and their labels for training and test, all four arrays, or tensors."""
 
-    x_train: np.ndarray
-    y_train: np.ndarray
-    x_test: np.ndarray
-    y_test: np.ndarray
+    x_train: object
+    y_train: object
+    x_test: object
+    y_test: object
 
 
 class Cifar10Small(NamedTuple):
@@ -57,7 +58,7 @@ class Cifar10Small(NamedTuple):
     y_val: np.ndarray
 
 
-def load_mnist() -> MNIST:
+def load_mnist() -> Data:
     """Load the 60,000 training and 10,000 test digits.
 
     The first call verifies the archives' sha256 sums and unpacks them beside
@@ -66,7 +67,7 @@ def load_mnist() -> MNIST:
     read-only folder every call unpacks in memory.
 
     Returns:
-        `MNIST(x_train, y_train, x_test, y_test)`: images (60000, 28, 28) and
+        `Data(x_train, y_train, x_test, y_test)`: images (60000, 28, 28) and
         (10000, 28, 28), 0 is background; labels (60000,) and (10000,); all uint8.
         The arrays are yours to change.
     Raises:
@@ -76,7 +77,7 @@ def load_mnist() -> MNIST:
     Agrees with:
         `torchvision.datasets.MNIST`, pixel by pixel.
     """
-    return MNIST(
+    return Data(
         _read_idx("train-images-idx3-ubyte"),
         _read_idx("train-labels-idx1-ubyte"),
         _read_idx("t10k-images-idx3-ubyte"),
@@ -105,6 +106,68 @@ def mnist_batch(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     images = _read_idx("train-images-idx3-ubyte")[rows]
     labels = _read_idx("train-labels-idx1-ubyte")[rows]
     return images.reshape(n, 784) / 255.0, labels.astype(np.int64)
+
+
+def mnist_tensors(dtype=None) -> Data:
+    """All of MNIST as tensors, scaled as torchvision's transforms scale it.
+
+        x = (pixels / 255 - 0.1307) / 0.3081
+
+    Args:
+        dtype: of the images, torch.float32 (if None) or torch.float64.
+    Returns:
+        `Data` of tensors: images (60000, 784) and (10000, 784), labels int64.
+    Raises:
+        DataError: an archive is missing or damaged.
+        ImportError: PyTorch is not installed.
+    Agrees with:
+        torchvision's MNIST with ToTensor and Normalize, bit for bit.
+    """
+    import torch
+
+    x_train, y_train, x_test, y_test = map(torch.from_numpy, load_mnist())
+    return Data(
+        _standardized(x_train, dtype or torch.float32),
+        y_train.long(),
+        _standardized(x_test, dtype or torch.float32),
+        y_test.long(),
+    )
+
+
+def _standardized(pixels, dtype):
+    return pixels.flatten(1).to(dtype).div_(255).sub_(MNIST_MEAN).div_(MNIST_STD)
+
+
+@cache
+def small_mnist(n_train: int = 20_000) -> Data:
+    """MNIST made small: the first images, as 14 x 14 means, standardized.
+
+    Args:
+        n_train: training images, up to 60000.
+    Returns:
+        `Data` of read-only arrays: float64 images (n_train, 196) and (10000, 196),
+        shifted and scaled by one mean and one deviation of all training pixels; labels
+        int64.
+    Raises:
+        DataError: an archive is missing or damaged.
+    """
+    x_train, y_train, x_test, y_test = load_mnist()
+    x_train, x_test = _pooled(x_train[:n_train]), _pooled(x_test)
+    mean, std = x_train.mean(), x_train.std()
+    arrays = Data(
+        (x_train - mean) / std,
+        y_train[:n_train].astype(np.int64),
+        (x_test - mean) / std,
+        y_test.astype(np.int64),
+    )
+    for array in arrays:
+        array.setflags(write=False)
+    return arrays
+
+
+def _pooled(images):
+    """(N, 28, 28) as (N, 196): the means of 2 x 2 pixels."""
+    return images.reshape(-1, 14, 2, 14, 2).mean((2, 4)).reshape(-1, 196)
 
 
 def load_cifar10_small() -> Cifar10Small:

@@ -241,7 +241,10 @@ def _tasks(master):
 
 
 def _setup(master):
-    return master.lesson.of("setup")[0].source
+    """The set-up cell, and what demonstrations import: PyTorch, where it is needed."""
+    nodes = [n for cell in master.lesson.of("code") for n in _parsed(cell.source)]
+    late = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    return "\n".join([master.lesson.of("setup")[0].source, *late])
 
 
 def _missing(match, chosen):

@@ -193,6 +193,12 @@ BROKEN = {
         "from math import pi",
         "import outside the set-up cell",
     ),
+    "late_import_of_a_part": (
+        'print(f"half',
+        'import math, torch\nprint(f"half',
+        "import math, torch",
+        "import outside the set-up cell",
+    ),
     "import_in_a_stub": (
         "    def next(self):\n",
         "    def next(self):\n        import operator\n",

@@ -21,7 +21,7 @@ def batch(dims, n=N, seed=0):
 
 
 def examined(*faults, dims=EQUAL):
-    return clinic.examine(clinic.Clinic(dims, faults).shake(), *batch(dims))
+    return clinic.examine(clinic.Clinic(dims, faults).randomize(), *batch(dims))
 
 
 def wrong(report):
@@ -76,7 +76,7 @@ def assert_same(ours, theirs, **tolerance):
     seed=st.integers(0, 1000),
 )
 def test_loss_and_gradients_are_pytorchs(dims, seed):
-    network = clinic.Clinic(dims, seed=seed).shake(seed)
+    network = clinic.Clinic(dims, seed=seed).randomize(seed)
     twin = twin_of(network, dims)
     x, labels = batch(dims, seed=seed)
     loss = F.cross_entropy(twin(torch.tensor(x.T)), torch.tensor(labels))
@@ -88,7 +88,7 @@ def test_loss_and_gradients_are_pytorchs(dims, seed):
 
 def test_fifty_steps_are_pytorchs():
     dims = (7, 9, 5, 4)
-    network = clinic.Clinic(dims).shake()
+    network = clinic.Clinic(dims).randomize()
     twin = twin_of(network, dims)
     optimizer = torch.optim.SGD(twin.parameters(), lr=0.1)
     for seed in range(50):
@@ -115,7 +115,7 @@ def test_without_faults_every_gradient_is_right_at_any_widths():
 
 
 def test_one_sample_is_predicted_as_in_a_batch():
-    network = clinic.Clinic(EQUAL).shake()
+    network = clinic.Clinic(EQUAL).randomize()
     x, labels = batch(EQUAL)
     network.step(x, labels, 0.1)
     alone = np.hstack([network.logits(x[:, [i]]) for i in range(N)])
@@ -137,7 +137,7 @@ def test_the_faulty_class_computes_what_the_articles_code_computes():
     # absolute sums of the gradients, and classes: printed by the article's own code,
     # given these parameters and this batch
     rng = np.random.default_rng(7)
-    network = clinic.Clinic((5, 5, 5), clinic.ARTICLE, seed=7).shake(7)
+    network = clinic.Clinic((5, 5, 5), clinic.ARTICLE, seed=7).randomize(7)
     x, labels = rng.normal(1, 2, (5, 20)), rng.integers(0, 5, 20)
     sums = {k: np.abs(v).sum() for k, v in network.gradients(x, labels).items()}
     assert sums == pytest.approx(
@@ -173,24 +173,24 @@ def test_weight_gradients_point_elsewhere():
 
 @pytest.mark.parametrize("faults", [["b too early"], clinic.ARTICLE])
 def test_a_bias_before_the_norm_has_a_gradient_that_should_be_0(faults):
-    network = clinic.Clinic(EQUAL, faults).shake()
+    network = clinic.Clinic(EQUAL, faults).randomize()
     x, labels = batch(EQUAL)
     assert np.abs(network.gradients(x, labels)["b1"]).max() > 1e-3
     assert examined(*faults)["b1"] == (0, np.inf)
-    healthy = clinic.Clinic(EQUAL).shake().gradients(x, labels)
+    healthy = clinic.Clinic(EQUAL).randomize().gradients(x, labels)
     assert np.abs(healthy["b1"]).max() < 1e-12
 
 
 @pytest.mark.parametrize("n", [10, 20, 40])
 def test_gamma_and_beta_of_the_last_layer_are_n_times_too_large(n):
-    network = clinic.Clinic(EQUAL, clinic.ARTICLE).shake()
+    network = clinic.Clinic(EQUAL, clinic.ARTICLE).randomize()
     report = clinic.examine(network, *batch(EQUAL, n))
     assert np.allclose(report["gamma3"], (1, n))
     assert np.allclose(report["beta3"], (1, n))
 
 
 def test_one_image_always_gets_the_same_class_and_mates_change_it():
-    network = clinic.Clinic(EQUAL, clinic.ARTICLE).shake()
+    network = clinic.Clinic(EQUAL, clinic.ARTICLE).randomize()
     x, labels = batch(EQUAL, 50)
     for _ in range(5):
         network.step(x, labels, 0.1)
@@ -263,14 +263,14 @@ def test_gamma_twice_hides_behind_gamma_one():
     network = clinic.Clinic(EQUAL, ["gamma twice"])
     x, labels = batch(EQUAL)
     assert wrong(clinic.examine(network, x, labels)) == []
-    network.shake()
+    network.randomize()
     truth = clinic.measured_gradients(network, x, labels)["beta2"]
     got, gamma = network.gradients(x, labels)["beta2"], network.parameters["gamma2"]
     np.testing.assert_allclose(got, gamma * truth, rtol=1e-5, atol=1e-8)
 
 
 def test_relu_at_z_uses_other_units_than_relu():
-    _, caches = clinic.Clinic(EQUAL).shake().forward(batch(EQUAL)[0])
+    _, caches = clinic.Clinic(EQUAL).randomize().forward(batch(EQUAL)[0])
     assert np.mean((caches[0].z > 0) != (caches[0].y > 0)) > 0.1
 
 
@@ -322,7 +322,7 @@ def test_a_single_sample_is_no_batch_to_train_on():
 
 
 def test_examining_leaves_the_network_as_it_was():
-    network = clinic.Clinic(EQUAL).shake()
+    network = clinic.Clinic(EQUAL).randomize()
     kept = {**network.parameters, **network.running}
     before = {name: value.copy() for name, value in kept.items()}
     clinic.examine(network, *batch(EQUAL))
@@ -332,7 +332,7 @@ def test_examining_leaves_the_network_as_it_was():
 
 
 def test_a_referred_network_has_two_faults_that_leave_traces():
-    network = clinic.referral(EQUAL).shake()
+    network = clinic.referral(EQUAL).randomize()
     assert len(network.faults) == 2
     report = clinic.examine(network, *batch(EQUAL))
     assert np.allclose(report["gamma2"], (1, N))

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from torch.nn import functional as F
+from torchvision import datasets, transforms
 
 from bn_helpers import data
 
@@ -327,3 +330,56 @@ def test_data_is_found_from_any_folder_without_torch(tmp_path):
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
     )
     assert (run.stdout, run.stderr) == ("60000 False\n", "")
+
+
+# ready to train on
+
+
+@pytest.fixture(scope="module")
+def torchvision_mnist():
+    data.load_mnist()  # unpacks the files torchvision looks for
+    scale = transforms.Normalize((data.MNIST_MEAN,), (data.MNIST_STD,))
+    both = transforms.Compose([transforms.ToTensor(), scale])
+    return [
+        datasets.MNIST(data.DATA, train=part, transform=both, download=False)
+        for part in (True, False)
+    ]
+
+
+@pytest.mark.parametrize("part", [0, 1])
+def test_images_equal_torchvisions_bit_for_bit(torchvision_mnist, part):
+    digits = data.mnist_tensors()
+    x, y = digits[2 * part : 2 * part + 2]
+    assert len(x) == len(torchvision_mnist[part])
+    for row in range(0, len(x), 331):
+        image, label = torchvision_mnist[part][row]
+        assert torch.equal(x[row], image.flatten())
+        assert y[row] == label
+
+
+def test_every_gray_level_equals_torchvisions(torchvision_mnist):
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    want = torchvision_mnist[0].transform(levels[..., None]).flatten()
+    assert torch.equal(
+        data._standardized(torch.from_numpy(levels[None]), torch.float32)[0], want
+    )
+
+
+def test_float64_images_are_the_formula():
+    x = data.mnist_tensors(torch.float64).x_test[:50].numpy()
+    pixels = data.load_mnist().x_test[:50].reshape(50, 784)
+    want = (pixels / 255 - data.MNIST_MEAN) / data.MNIST_STD
+    np.testing.assert_allclose(x, want, rtol=1e-14)
+
+
+def test_small_mnist_is_pooled_and_standardized():
+    digits = data.small_mnist(1000)
+    assert digits.x_train.shape == (1000, 196) and digits.x_test.shape == (10_000, 196)
+    assert abs(digits.x_train.mean()) < 1e-12
+    assert abs(digits.x_train.var() - 1) < 1e-12
+    raw = torch.from_numpy(data.load_mnist().x_train[:1000]).double()
+    pooled = F.avg_pool2d(raw, 2).flatten(1)
+    want = (pooled - pooled.mean()) / pooled.std(unbiased=False)
+    np.testing.assert_allclose(digits.x_train, want)
+    with pytest.raises(ValueError, match="read-only"):
+        digits.x_train[0] = 0

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from bn_experiments import landscape, train
+from bn_experiments import landscape
 from bn_experiments.landscape import Networks
+from bn_helpers.data import Data, small_mnist
 
 DIMS = (7, 6, 6, 6, 4)
 KINDS = [
@@ -61,7 +62,7 @@ def data():
     y = rng.integers(0, 4, 120)
     x = rng.normal(size=(4, 7))[y] + rng.normal(size=(120, 7))
     x, y = torch.tensor(x), torch.tensor(y)
-    return train.Data(x[:80], y[:80], x[80:], y[80:])
+    return Data(x[:80], y[:80], x[80:], y[80:])
 
 
 def randomized(kind, seeds=(0, 1, 2)):
@@ -94,7 +95,9 @@ def test_logits_gradients_and_evaluation_are_those_of_pytorch(kind, data):
         twin.eval()
         right = (twin(data.x_test).argmax(1) == data.y_test).double().mean()
         assert nets.accuracy(data.x_test, data.y_test)[s] == right
-        assert torch.allclose(twin(data.x_test), nets.logits(data.x_test, True)[s])
+        assert torch.allclose(
+            twin(data.x_test), nets.logits(data.x_test, evaluation=True)[s]
+        )
 
 
 @each_kind
@@ -106,7 +109,7 @@ def test_training_is_that_of_torch_optim(kind, data):
     def note(step, x, y):
         rows.append((x, y))
 
-    losses = landscape.fit(nets, data, lr, steps, 16, decay=decay, each=note)
+    losses = landscape.fit(nets, data, lr, steps, 16, weight_decay=decay, callback=note)
     for s, twin in enumerate(pair):
         hidden = [affine.weight for affine in twin.affine[:-1]]
         rest = [p for p in twin.parameters() if all(p is not w for w in hidden)]
@@ -140,7 +143,7 @@ def test_arms_start_alike_and_see_the_same_batches(data):
         start = [W.detach().clone() for W in nets.W]
         batches = []
         landscape.fit(
-            nets, data, 0.1, 12, each=lambda step, x, y, b=batches: b.append(x)
+            nets, data, 0.1, 12, callback=lambda step, x, y, b=batches: b.append(x)
         )
         seen[norm] = start, batches
     for a, b in zip(*seen.values(), strict=True):
@@ -157,7 +160,7 @@ def test_rates_belong_to_networks(data):
     assert not np.allclose(losses[1:, 0], losses[1:, 1])
 
 
-def test_whole_takes_statistics_from_all_and_the_loss_from_the_batch(data):
+def test_full_statistics_come_from_all_and_the_loss_from_the_batch(data):
     nets = randomized({"norm": "batch"})
     rows = torch.tensor([[0, 5, 9], [1, 2, 3], [70, 71, 2]])
     losses = nets.losses(data.x_train, data.y_train, rows=rows)
@@ -165,21 +168,21 @@ def test_whole_takes_statistics_from_all_and_the_loss_from_the_batch(data):
     for s in range(3):
         want = F.cross_entropy(logits[s, rows[s]], data.y_train[rows[s]])
         assert torch.allclose(losses[s], want)
-    noisy, calm = Networks(DIMS, "batch"), Networks(DIMS, "batch")
-    a = landscape.fit(noisy, data, 0.1, 3, 16)
-    b = landscape.fit(calm, data, 0.1, 3, 16, whole=True)
+    one, two = Networks(DIMS, "batch"), Networks(DIMS, "batch")
+    a = landscape.fit(one, data, 0.1, 3, 16)
+    b = landscape.fit(two, data, 0.1, 3, 16, full_statistics=True)
     assert not np.allclose(a, b)
 
 
-def test_boost_and_dropout_do_what_they_say(data):
+def test_hidden_rate_and_dropout_do_what_they_say(data):
     one = Networks(DIMS, "batch", eps=1e-30)
     two = Networks(DIMS, "batch", eps=1e-30).rescale(2)
     a = landscape.fit(one, data, 0.3, 20)
-    b = landscape.fit(two, data, 0.3, 20, boost=lambda step: 4)
+    b = landscape.fit(two, data, 0.3, 20, hidden_lr=lambda step: 4 * 0.3)
     assert np.array_equal(a, b)
-    dropped = landscape.fit(Networks(DIMS), data, 0.1, 5, drop=True)
+    dropped = landscape.fit(Networks(DIMS), data, 0.1, 5, dropout=torch.Generator())
     assert not np.allclose(dropped, landscape.fit(Networks(DIMS), data, 0.1, 5))
-    mask = landscape._kept((1000, 50), torch.Generator().manual_seed(0))
+    mask = landscape._dropout_mask((1000, 50), torch.Generator().manual_seed(0))
     assert set(mask.unique().tolist()) == {0, 1 / 0.75}
     assert abs(mask.mean() - 1) < 0.01
 
@@ -205,17 +208,17 @@ def test_weights_before_batch_norm_have_no_scale(factor, seed):
 def test_the_noise_has_the_papers_distribution():
     generator = torch.Generator().manual_seed(0)
     y = torch.ones(2, 400, 30, dtype=torch.float64)
-    calls = torch.stack([landscape.shaken(y, generator) for _ in range(40)])
+    calls = torch.stack([landscape.noisy(y, generator) for _ in range(40)])
     features = calls.mean(-2)  # sigma + mu, nearly
     assert features.std(0).min() > 0.1  # another distribution at every call
     assert features.min() > 1 - 0.5 - 0.05 and features.max() < 1.25 + 0.5 + 0.05
     per_sample = (0.1**2 + 0.2**2 / 12) ** 0.5  # of s, and of m
     assert abs(calls.std(-2).mean() - per_sample) < 0.003
-    zeros = landscape.shaken(0 * y, generator)
+    zeros = landscape.noisy(0 * y, generator)
     assert abs(zeros.std(-2).mean() - 0.2 / 12**0.5) < 0.003
 
 
-def test_shaken_networks_are_shaken_after_each_norm(data):
+def test_noisy_networks_have_noise_after_each_norm(data):
     nets = Networks(DIMS, "batch")
     calm = nets.logits(data.x_train)
     noise = torch.Generator().manual_seed(0)
@@ -335,7 +338,7 @@ def test_layer_inputs_are_what_the_layers_receive(data):
 
 def test_digits_are_small_mnist_as_tensors():
     digits = landscape.digits(200)
-    arrays = train.small_mnist(200)
+    arrays = small_mnist(200)
     assert all(np.array_equal(*pair) for pair in zip(digits, arrays, strict=True))
     assert digits.x_train.dtype == torch.float64
 

@@ -1,8 +1,6 @@
 """Checks of lesson 07, the debugging clinic: arrays are feature-major, (D, N)."""
 
 import numpy as np
-import torch
-from torch import nn
 
 from bn_helpers.gradcheck import direction_and_size
 
@@ -19,6 +17,14 @@ S9 = "section 9, Predict one image"
 S10 = "section 10, Leave the logits alone"
 S11 = "section 11, Survive float32"
 S12 = "section 12, Mend a module from the wild"
+
+try:
+    import torch
+    from torch import nn
+
+    Module = nn.Module
+except ImportError:  # the NumPy exercises are judged without it
+    Module = object
 
 EPS = 1e-5
 ARTICLE = "the source article"
@@ -855,7 +861,7 @@ NORMALIZE = Exercise(
 # --- torch_batchnorm -----------------------------------------------------------------
 
 
-class BatchNorm(nn.Module):
+class BatchNorm(Module):
     """The reference; mistakes override one of the three methods below."""
 
     def __init__(self, D):

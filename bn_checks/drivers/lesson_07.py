@@ -1,6 +1,7 @@
-"""Drivers of lesson 07, the debugging clinic."""
+"""Drivers of lesson 07, the debugging clinic.
 
-import torch
+PyTorch is imported where it is used: most exercises of the lesson do without it.
+"""
 
 
 def drive_torch_batchnorm(student, x, dy, gamma, beta):
@@ -8,6 +9,8 @@ def drive_torch_batchnorm(student, x, dy, gamma, beta):
 
     x and dy are (steps, N, D). Gradients and outputs come from the last step.
     """
+    import torch
+
     module = _new(student, x.shape[2])
     with torch.no_grad():
         module.gamma.copy_(torch.from_numpy(gamma))
@@ -29,6 +32,8 @@ def drive_torch_batchnorm(student, x, dy, gamma, beta):
 
 def _new(student, D):
     """The student's module in float64 and in training mode."""
+    import torch
+
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
