@@ -293,6 +293,12 @@ def test_a_sound_lesson_breaks_no_rule():
     assert wrong_with(SOUND) == []
 
 
+@pytest.mark.parametrize("cell", ['print(f"half', "class Counter:"])
+def test_pytorch_may_be_imported_in_the_cell_that_needs_it(cell):
+    late = "import torch\nfrom torchvision import models\nfrom torch.nn import ReLU\n"
+    assert wrong_with(changed(cell, late + cell)) == []
+
+
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_rule_is_reported_with_its_line(name):
     old, new, place, why = BROKEN[name]

@@ -14,7 +14,8 @@ BANNED = {
 }
 CODE = ("setup", "exercise", "check", "code")
 TEXT = ("text", "task", "question", "rubric")
-LATE = {"torch", "torchvision"}  # imported in the cell that needs them
+LATE = {"torch", "torchvision"}  # imported in the cells that need them
+IMPORTS = ast.Import, ast.ImportFrom
 RULES = []
 
 
@@ -116,7 +117,8 @@ def solution_blocks(cell, lesson):
 
 @rule("exercise")
 def definition(cell, lesson):
-    found = [getattr(n, "name", ast.unparse(n)) for n in _parse(cell).body]
+    body = [node for node in _parse(cell).body if not isinstance(node, IMPORTS)]
+    found = [getattr(node, "name", ast.unparse(node)) for node in body]
     if found and found != [cell.defines]:
         yield 0, f"exercise must define only {cell.defines}, not {', '.join(found)}"
 
@@ -159,9 +161,8 @@ def plain_python(cell, lesson):
 def no_imports(cell, lesson):
     solution = cut(cell.source)[1] if cell.kind == "exercise" else ()
     for node in ast.walk(_parse(cell)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            late = cell.kind == "code" and _packages(node) <= LATE
-            if node.lineno - 1 not in solution and not late:
+        if isinstance(node, IMPORTS) and not _packages(node) <= LATE:
+            if node.lineno - 1 not in solution:
                 yield node.lineno - 1, "import outside the set-up cell"
 
 
