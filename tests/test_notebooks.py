@@ -95,6 +95,15 @@ def test_no_solution_and_no_rubric_leaks(lesson):
 
 
 @each_lesson
+def test_it_names_the_code_that_it_builds_up_to(lesson):
+    text = " ".join(cell.source for cell in lesson.cells)
+    pointer = r"builds\s+up\s+to\s+stands\s+in\s+`([\w/]+\.py)`,\s+\w+\s+`(\w+)`"
+    [(file, name)] = re.findall(pointer, text)
+    source = (ROOT / file).read_text(encoding="utf-8")
+    assert re.search(rf"^(def|class) {name}\b", source, re.MULTILINE)
+
+
+@each_lesson
 def test_the_untouched_notebook_scores_nothing(lesson):
     assert set(scores(stored(lesson)).values()) <= {0.0}
     assert len(scores(stored(lesson))) == len(lesson.of("exercise"))
