@@ -25,8 +25,17 @@ class Layer:
         self.params, self.grads, self.running = {}, {}, {}
 
     def forward(self, x):
+        """y in training mode; kept for `backward`, which most activations need."""
         self.y = self.infer(x)
         return self.y
+
+    def infer(self, x):
+        """y in evaluation mode."""
+        raise NotImplementedError
+
+    def backward(self, dy):
+        """dx; leaves the gradients of the parameters in `grads`."""
+        raise NotImplementedError
 
 
 class Affine(Layer):
@@ -40,13 +49,15 @@ class Affine(Layer):
         self.params = {"W": W, "b": b}
 
     def forward(self, x):
+        """y = x W + b; keeps x."""
         self.x = x
         return self.infer(x)
 
     def infer(self, x):
+        """y = x W + b."""
         W, b = self.params["W"], _per_feature(self.params["b"])
         if _shared(x, W):
-            return np.add(_apart(x @ _beside(W), W.shape), b, order="C")
+            return np.add(_as_stack(x @ _as_matrix(W), W.shape), b, order="C")
         y = x @ W
         y += b
         return y
@@ -60,7 +71,7 @@ class Affine(Layer):
         """dW and db alone: a network's first layer needs no dx."""
         x, W = self.x, self.params["W"]
         if _shared(x, W):
-            dW = _apart(x.T @ _beside(dy), W.shape)
+            dW = _as_stack(x.T @ _as_matrix(dy), W.shape)
         else:
             dW = x.mT @ dy
         self.grads = {"W": dW, "b": dy.sum(-2)}
@@ -76,19 +87,20 @@ class Affine(Layer):
 
 def side_by_side(W):
     """The same W (..., D, H), in memory as (D, ..., H), which a shared x likes."""
-    return _apart(np.ascontiguousarray(_beside(W)), W.shape)
+    return _as_stack(np.ascontiguousarray(_as_matrix(W)), W.shape)
 
 
 def _shared(x, W):
+    """Whether a stack of matrices meets one x."""
     return x.ndim == 2 < W.ndim
 
 
-def _beside(stack):
-    """(..., D, H) as a matrix (D, ... * H)."""
+def _as_matrix(stack):
+    """(..., D, H) as (D, ... * H): the matrices of a stack side by side."""
     return np.moveaxis(stack, -2, 0).reshape(stack.shape[-2], -1)
 
 
-def _apart(matrix, shape):
+def _as_stack(matrix, shape):
     """(D, ... * H) as (..., D, H); the shape says ... and H."""
     return np.moveaxis(matrix.reshape(-1, *shape[:-2], shape[-1]), 0, -2)
 
@@ -97,9 +109,11 @@ class ReLU(Layer):
     """y = max(x, 0); its slope at 0 is 0."""
 
     def infer(self, x):
+        """max(x, 0)."""
         return np.maximum(x, 0)
 
     def backward(self, dy):
+        """dy where x was positive, else 0."""
         return dy * (self.y > 0)
 
 
@@ -107,6 +121,7 @@ class Sigmoid(Layer):
     """y = 1 / (1 + exp(-x)), with slope y (1 - y)."""
 
     def infer(self, x):
+        """1 / (1 + exp(-x)), for large -x as well."""
         y = np.negative(x)
         with np.errstate(over="ignore"):  # inf is fine: it ends as 0
             np.exp(y, out=y)
@@ -114,6 +129,7 @@ class Sigmoid(Layer):
         return np.reciprocal(y, out=y)
 
     def backward(self, dy):
+        """dy * y * (1 - y)."""
         dx = 1 - self.y
         dx *= self.y
         dx *= dy
@@ -124,17 +140,19 @@ class Tanh(Layer):
     """y = tanh(x), with slope 1 - y**2."""
 
     def infer(self, x):
+        """tanh(x)."""
         return np.tanh(x)
 
     def backward(self, dy):
+        """dy * (1 - y**2)."""
         dx = np.square(self.y)
         np.subtract(1, dx, out=dx)
         dx *= dy
         return dx
 
 
-class LayerNorm(Layer):
-    """y = gamma * x_hat + beta, where x_hat is each sample normalized on its own.
+class _Norm(Layer):
+    """gamma * x_hat + beta. A norm says what x_hat is, and which parameters there are.
 
     Args:
         shape: of gamma and beta, (..., D).
@@ -142,70 +160,56 @@ class LayerNorm(Layer):
 
     Attributes:
         eps: added to the variance inside the root.
-
-    Agrees with: torch.nn.LayerNorm.
     """
 
     eps = 1e-5
+    start = {"gamma": np.ones, "beta": np.zeros}
 
     def __init__(self, shape, dtype=np.float64):
         super().__init__()
-        self.params = {"gamma": np.ones(shape, dtype), "beta": np.zeros(shape, dtype)}
+        self.params = {name: make(shape, dtype) for name, make in self.start.items()}
 
     def forward(self, x):
+        """y in training mode; keeps the cache of `bn_helpers.norms`."""
         x_hat, self.cache = self.normalize(x)
         return self.scale_and_shift(x_hat)
 
     def infer(self, x):
+        """y in evaluation mode."""
         return self.scale_and_shift(self.normalize(x)[0])
 
     def backward(self, dy):
+        """dx; dgamma = sum over n of dy * x_hat; dbeta = sum over n of dy."""
         dgamma = np.einsum("...nd,...nd->...d", dy, self.cache.x_hat)
-        self.grads = {"gamma": dgamma, "beta": dy.sum(-2)}
+        self.grads = {"gamma": dgamma}
+        if "beta" in self.params:
+            self.grads["beta"] = dy.sum(-2)
         return self.normalize_backward(dy * _per_feature(self.params["gamma"]))
 
     def normalize(self, x):
-        """x_hat, and what the way back needs."""
-        return norms.normalize_forward(x, (-1,), self.eps)
+        """x_hat, and the cache that the way back needs."""
+        raise NotImplementedError
 
     def normalize_backward(self, dx_hat):
+        """dx for a gradient with respect to x_hat."""
         return norms.normalize_backward(dx_hat, self.cache)[0]
 
     def scale_and_shift(self, x_hat):
+        """gamma * x_hat + beta, or without beta if the norm has none."""
         y = x_hat * _per_feature(self.params["gamma"])
-        y += _per_feature(self.params["beta"])
+        if "beta" in self.params:
+            y += _per_feature(self.params["beta"])
         return y
 
 
-class RMSNorm(LayerNorm):
-    """y = gamma * x / root mean square of x, each sample on its own; there is no beta.
-
-    Agrees with: torch.nn.RMSNorm with the same eps.
-    """
-
-    def __init__(self, shape, dtype=np.float64):
-        super().__init__(shape, dtype)
-        del self.params["beta"]
-
-    def backward(self, dy):
-        dx = super().backward(dy)
-        del self.grads["beta"]
-        return dx
-
-    def normalize(self, x):
-        return norms.rmsnorm_forward(x, np.ones(x.shape[-1], x.dtype), self.eps)
-
-    def normalize_backward(self, dx_hat):
-        return norms.rmsnorm_backward(dx_hat, self.cache)[0]
-
-    def scale_and_shift(self, x_hat):
-        return x_hat * _per_feature(self.params["gamma"])
-
-
-class BatchNorm(LayerNorm):
+class BatchNorm(_Norm):
     """y = gamma * x_hat + beta, where x_hat is each feature normalized over the batch.
 
     In evaluation mode the running statistics take the place of the batch's.
+
+    Args:
+        shape: of gamma and beta, (..., D).
+        dtype: of both.
 
     Attributes:
         eps: added to the variance inside the root.
@@ -228,6 +232,7 @@ class BatchNorm(LayerNorm):
         }
 
     def forward(self, x):
+        """y with the statistics of the batch, which the running ones take in."""
         y = super().forward(x)
         mu, var = self.cache.mu[..., 0, :], self.cache.var[..., 0, :]
         N, before = x.shape[-2], self.running.values()
@@ -236,17 +241,62 @@ class BatchNorm(LayerNorm):
         return y
 
     def infer(self, x):
+        """y with the running statistics: each sample on its own."""
         mean, var = map(_per_feature, self.running.values())
         return self.scale_and_shift((x - mean) / np.sqrt(var + self.eps))
 
     def backward(self, dy):
+        """dx through the statistics of the batch; dgamma and dbeta as in every norm."""
         dx, dbeta, dgamma = norms.normalize_backward(dy, self.cache)
         self.grads = {"gamma": dgamma[..., 0, :], "beta": dbeta[..., 0, :]}
         dx *= _per_feature(self.params["gamma"])  # constant along the batch: may wait
         return dx
 
     def normalize(self, x):
+        """x_hat over the samples, and its cache."""
         return norms.normalize_forward(x, (-2,), self.eps)
+
+
+class LayerNorm(_Norm):
+    """y = gamma * x_hat + beta, where x_hat is each sample normalized on its own.
+
+    Args:
+        shape: of gamma and beta, (..., D).
+        dtype: of both.
+
+    Attributes:
+        eps: added to the variance inside the root.
+
+    Agrees with: torch.nn.LayerNorm.
+    """
+
+    def normalize(self, x):
+        """x_hat over the features, and its cache."""
+        return norms.normalize_forward(x, (-1,), self.eps)
+
+
+class RMSNorm(_Norm):
+    """y = gamma * x / root mean square of x, each sample on its own; there is no beta.
+
+    Args:
+        shape: of gamma, (..., D).
+        dtype: of gamma.
+
+    Attributes:
+        eps: added to the mean square inside the root.
+
+    Agrees with: torch.nn.RMSNorm with the same eps.
+    """
+
+    start = {"gamma": np.ones}
+
+    def normalize(self, x):
+        """x over its root mean square, and its cache."""
+        return norms.rmsnorm_forward(x, np.ones(x.shape[-1], x.dtype), self.eps)
+
+    def normalize_backward(self, dx_hat):
+        """dx: no mean was subtracted, so no mean of dx_hat is."""
+        return norms.rmsnorm_backward(dx_hat, self.cache)[0]
 
 
 def _per_feature(parameter):

@@ -340,21 +340,25 @@ class Adam:
     def step(self, params, grads):
         """Change params in place; grads are used up."""
         self.t += 1
-        # m and v do without their factors 1 - beta, which c1 and c2 make good
-        c1 = (1 - self.beta1) / (1 - self.beta1**self.t)
-        c2 = ((1 - self.beta2) / (1 - self.beta2**self.t)) ** 0.5
         for name, p in params.items():
-            g = grads[name]
             m, v = _remembered(self.m, name, p), _remembered(self.v, name, p)
-            m *= self.beta1
-            m += g
-            v *= self.beta2
-            v += np.square(g, out=g)
-            np.sqrt(v, out=g)
-            g += self.eps / c2
-            np.divide(m, g, out=g)
-            g *= _like(self.lr, p) * (c1 / c2)
-            p -= g
+            self._step(p, grads[name], m, v)
+
+    def _step(self, p, g, m, v):
+        """The step of one array, in place: memory is what takes the time."""
+        correction1, correction2 = 1 - self.beta1**self.t, 1 - self.beta2**self.t
+        m *= self.beta1
+        g *= 1 - self.beta1
+        m += g
+        v *= self.beta2
+        np.square(g, out=g)
+        g *= (1 - self.beta2) / (1 - self.beta1) ** 2
+        v += g
+        np.sqrt(v, out=g)
+        g += self.eps * correction2**0.5
+        np.divide(m, g, out=g)
+        g *= _like(self.lr, p) * (correction2**0.5 / correction1)
+        p -= g
 
 
 def _remembered(arrays, name, like):

@@ -1,8 +1,8 @@
 """Normalization layers in NumPy: the reference the lessons build up to.
 
-Everything rests on one pair, `normalize_forward` and `normalize_backward`, which
-shifts and scales an array over a set of axes. A layer says which axes, and adds gamma,
-beta and, for batch norm, running statistics.
+Read `batchnorm_forward` and `batchnorm_backward` first: they are written as the paper
+has them, for N samples with D features. `normalize_forward` and `normalize_backward`
+are the same lines over any set of axes, and the other norms rest on this pair.
 
     batch norm            (N, D)      over 0
     spatial batch norm    (N, C, *)   over 0 and *
@@ -13,12 +13,16 @@ beta and, for batch norm, running statistics.
 
 Conventions are PyTorch's (torch.nn.BatchNorm1d): the biased variance normalizes, the
 unbiased one is stored, `momentum` is the weight of the new batch, and running
-statistics start at mean 0 and variance 1. Results have the dtype of `x`; integers
-become float64. No function modifies its arguments.
+statistics start at mean 0 and variance 1. No function modifies its arguments.
+
+Numbers. Results have the dtype of x; integers and lists become float64. float16 is
+computed in float32 and rounded at the end; statistics in a cache stay float32. eps is a
+number >= 0; if it is 0, a slice of equal numbers is 0 / 0, which is nan. A slice that
+holds nan or inf becomes nan; the others do not notice. An empty x has no statistics: a
+ValueError. Evaluation needs none, and hands an empty batch back.
 """
 
-from functools import cache
-from math import prod
+from math import isfinite
 from string import ascii_lowercase
 from typing import NamedTuple
 
@@ -31,7 +35,8 @@ class Cache(NamedTuple):
     Attributes:
         centered: x minus its mean, the shape of x; for RMS norm a copy of x.
         mu: mean over the axes; for batch norm (D,).
-        var: biased variance over the axes, the shape of mu.
+        var: biased variance over the axes, the shape of mu; for RMS norm the mean
+            square.
         inv_std: 1 / sqrt(var + eps), broadcastable against x.
         axes: the axes that were reduced.
         gamma: scale that followed the normalization, or None.
@@ -48,58 +53,6 @@ class Cache(NamedTuple):
     def x_hat(self):
         """Normalized input, the shape of x."""
         return self.centered * self.inv_std
-
-
-def normalize_forward(x, axes, eps=1e-5):
-    """Shift and scale x so that each slice along `axes` has mean 0 and variance near 1.
-
-        mu    = mean of x over axes
-        var   = mean of (x - mu)**2 over axes       divides by n, not n - 1
-        x_hat = (x - mu) / sqrt(var + eps)
-
-    Args:
-        x: array of any shape.
-        axes: axes that share one mean and one variance, such as (0,) for batch norm.
-        eps: added to the variance inside the root; has the units of x squared.
-
-    Returns:
-        x_hat with the shape and dtype of x, and its `Cache` (mu and var keep the
-        reduced axes as size 1).
-
-    Raises:
-        ValueError: an axis is out of range or given twice, or a slice is empty.
-
-    Source: Ioffe & Szegedy (2015), Algorithm 1, for axes = (0,).
-    """
-    x = _floating(x)
-    over = _reduction(x.shape, _checked_axes(axes, x.shape))
-    stats = _standardized(*_centered(x, over), over, eps)
-    return stats.x_hat, stats._replace(
-        mu=stats.mu.reshape(over.kept), var=stats.var.reshape(over.kept)
-    )
-
-
-def normalize_backward(dx_hat, cache):
-    """Gradient of `normalize_forward`, through x, the mean and the variance.
-
-        dx = inv_std * (dx_hat - mean(dx_hat) - x_hat * mean(dx_hat * x_hat))
-
-    Args:
-        dx_hat: gradient of the loss with respect to x_hat, the shape of x_hat.
-        cache: what `normalize_forward` returned.
-
-    Returns:
-        dx, and the two sums over the axes that it needed, sum(dx_hat) and
-        sum(dx_hat * x_hat), which are the gradients of a following shift and scale.
-
-    Raises:
-        ValueError: dx_hat has another shape than x_hat.
-    """
-    shape = cache.centered.shape
-    dx_hat = _checked_gradient("dx_hat", dx_hat, shape, "the shape of x_hat")
-    dx, d_sum, d_dot = _backward(dx_hat, cache, cache.inv_std)
-    kept = _reduction(shape, cache.axes).kept
-    return dx, d_sum.reshape(kept), d_dot.reshape(kept)
 
 
 def batchnorm_forward(x, gamma, beta, eps=1e-5):
@@ -125,15 +78,25 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5):
     Source: Ioffe & Szegedy (2015), Algorithm 1.
     Agrees with: torch.nn.functional.batch_norm(x, None, None, ..., training=True).
     """
-    x, gamma, beta = _checked_features(x, gamma=gamma, beta=beta)
-    if len(x) < 2:
+    x, gamma, beta = _features(x, gamma=gamma, beta=beta)
+    eps, N = _not_negative(eps), len(x)
+    if N < 2 or x.size == 0:
         raise ValueError(
             f"x has shape {x.shape}; batch statistics need N >= 2 samples "
             "(use batchnorm_inference for a single one)"
         )
-    over = _reduction(x.shape, (0,))
-    stats = _standardized(*_centered(x, over), over, eps, gamma)
-    return _scaled_and_shifted(stats, beta), stats
+    # counted from one of the samples, numbers far from 0 keep their digits
+    origin = x[0].astype(gamma.dtype)
+    centered = x - origin
+    mu = centered.mean(0)
+    centered -= mu
+    var = np.einsum("nd,nd->d", centered, centered) / N
+    inv_std = 1 / np.sqrt(var + eps)
+    x_hat = centered * inv_std
+    y = gamma * x_hat
+    y += beta  # in place: new memory is slow
+    y, centered = _rounded(x, y, centered)
+    return y, Cache(centered, origin + mu, var, inv_std, (0,), gamma)
 
 
 def batchnorm_backward(dy, cache):
@@ -156,10 +119,12 @@ def batchnorm_backward(dy, cache):
     Source: Ioffe & Szegedy (2015), section 3, collapsed to one line.
     Agrees with: autograd through torch.nn.functional.batch_norm(training=True).
     """
-    dy = _checked_gradient("dy", dy, cache.centered.shape, "the shape of y")
-    # gamma is constant along the batch, so it may wait until the end
-    dx, dbeta, dgamma = _backward(dy, cache, cache.inv_std * cache.gamma)
-    return dx, dgamma, dbeta
+    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    N, x_hat, scale = len(dy), cache.x_hat, cache.gamma * cache.inv_std
+    dgamma = np.einsum("nd,nd->d", dy, x_hat)
+    dbeta = dy.sum(0)
+    dx = scale * (dy - dbeta / N - x_hat * (dgamma / N))
+    return _rounded(cache.centered, dx, dgamma, dbeta)
 
 
 def batchnorm_backward_staged(dy, cache):
@@ -176,16 +141,15 @@ def batchnorm_backward_staged(dy, cache):
     Args, returns, raises: as `batchnorm_backward`.
     Source: Ioffe & Szegedy (2015), section 3.
     """
-    centered, x_hat, inv_std = cache.centered, cache.x_hat, cache.inv_std
-    dy = _checked_gradient("dy", dy, x_hat.shape, "the shape of y")
-    n = len(x_hat)
+    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    N, x_hat, inv_std = len(dy), cache.x_hat, cache.inv_std
     dgamma = (dy * x_hat).sum(0)
     dbeta = dy.sum(0)
     dx_hat = dy * cache.gamma
-    dvar = (dx_hat * centered * -0.5 * inv_std**3).sum(0)
+    dvar = (dx_hat * cache.centered * -0.5 * inv_std**3).sum(0)
     dmu = (-dx_hat * inv_std).sum(0)
-    dx = dx_hat * inv_std + dvar * 2 * centered / n + dmu / n
-    return dx, dgamma, dbeta
+    dx = dx_hat * inv_std + dvar * 2 * cache.centered / N + dmu / N
+    return _rounded(cache.centered, dx, dgamma, dbeta)
 
 
 def update_running_stats(running_mean, running_var, mu, var, N, momentum=0.1):
@@ -209,19 +173,24 @@ def update_running_stats(running_mean, running_var, mu, var, N, momentum=0.1):
     Source: Ioffe & Szegedy (2015), Algorithm 2, step 10, for the factor N / (N - 1).
     Agrees with: the buffers of torch.nn.BatchNorm1d.
     """
-    if N < 2:
+    if not N >= 2:
         raise ValueError(f"N is {N}; an unbiased variance needs N >= 2 samples")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum is {momentum}, expected a number from 0 to 1")
-    running_mean, running_var, mu, var = map(
-        _floating, (running_mean, running_var, mu, var)
+    old_mean = _floating("running_mean", running_mean)
+    old_var, mu, var = _fitting(
+        old_mean,
+        old_mean.shape,
+        "the shape of running_mean",
+        running_var=running_var,
+        mu=mu,
+        var=var,
     )
-    for name, value in {"running_var": running_var, "mu": mu, "var": var}.items():
-        _require_shape(name, value, running_mean.shape, "the shape of running_mean")
-    keep = 1 - momentum
-    return (
-        keep * running_mean + momentum * mu,
-        keep * running_var + momentum * var * (N / (N - 1)),
+    momentum, unbiased = float(momentum), var * float(N / (N - 1))
+    return _rounded(
+        old_mean,
+        (1 - momentum) * old_mean + momentum * mu,
+        (1 - momentum) * old_var + momentum * unbiased,
     )
 
 
@@ -245,10 +214,12 @@ def batchnorm_inference(x, gamma, beta, running_mean, running_var, eps=1e-5):
     Source: Ioffe & Szegedy (2015), Algorithm 2, step 11.
     Agrees with: torch.nn.functional.batch_norm(..., training=False).
     """
-    x, gamma, beta, running_mean, running_var = _checked_features(
+    x, gamma, beta, running_mean, running_var = _features(
         x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
     )
-    return gamma * (x - running_mean) * _inverse_root(running_var, eps) + beta
+    x_hat = (x - running_mean) / np.sqrt(running_var + _not_negative(eps))
+    [y] = _rounded(x, gamma * x_hat + beta)
+    return y
 
 
 def batchnorm_inference_backward(dy, x, gamma, running_mean, running_var, eps=1e-5):
@@ -276,13 +247,13 @@ def batchnorm_inference_backward(dy, x, gamma, running_mean, running_var, eps=1e
 
     Agrees with: autograd through torch.nn.functional.batch_norm(training=False).
     """
-    x, gamma, running_mean, running_var = _checked_features(
+    x, gamma, running_mean, running_var = _features(
         x, gamma=gamma, running_mean=running_mean, running_var=running_var
     )
-    dy = _checked_gradient("dy", dy, x.shape, "the shape of y")
-    inv_std = _inverse_root(running_var, eps)
+    [dy] = _fitting(x, x.shape, "the shape of y", dy=dy)
+    inv_std = 1 / np.sqrt(running_var + _not_negative(eps))
     x_hat = (x - running_mean) * inv_std
-    return dy * (gamma * inv_std), (dy * x_hat).sum(0), dy.sum(0)
+    return _rounded(x, dy * (gamma * inv_std), (dy * x_hat).sum(0), dy.sum(0))
 
 
 def merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b):
@@ -307,16 +278,18 @@ def merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b):
     Source: Chan, Golub & LeVeque (1983), equation 2.1, for biased variances.
     """
     for name, count in {"n_a": n_a, "n_b": n_b}.items():
-        if count < 1:
+        if not count >= 1:
             raise ValueError(f"{name} is {count}; a group needs at least one sample")
-    mu_a, var_a, mu_b, var_b = map(_floating, (mu_a, var_a, mu_b, var_b))
-    for name, value in {"var_a": var_a, "mu_b": mu_b, "var_b": var_b}.items():
-        _require_shape(name, value, mu_a.shape, "the shape of mu_a")
+    mu_a = _floating("mu_a", mu_a)
+    var_a, mu_b, var_b = _fitting(
+        mu_a, mu_a.shape, "the shape of mu_a", var_a=var_a, mu_b=mu_b, var_b=var_b
+    )
     n = n_a + n_b
+    share_a, share_b = float(n_a / n), float(n_b / n)
     d = mu_b - mu_a
-    mu = mu_a + d * (n_b / n)
-    var = (n_a * var_a + n_b * var_b) / n + d**2 * (n_a * n_b / n**2)
-    return n, mu, var
+    mu = mu_a + d * share_b
+    var = share_a * var_a + share_b * var_b + d**2 * (share_a * share_b)
+    return n, *_rounded(mu_a, mu, var)
 
 
 class BatchNorm1d:
@@ -327,6 +300,9 @@ class BatchNorm1d:
         dgamma, dbeta: their gradients, set by `backward`.
         running_mean, running_var: statistics for evaluation, (D,).
         training: whether batch statistics are used, and the running ones updated.
+
+    Parameters and running statistics are float64. y and the gradients have the dtype
+    of x.
 
     State: `forward` in training updates the running statistics; `step` the parameters.
     Agrees with: torch.nn.BatchNorm1d and torch.optim.SGD.
@@ -341,12 +317,15 @@ class BatchNorm1d:
         """y, (N, D); keeps what `backward` needs.
 
         Raises:
-            ValueError: one sample in training mode.
+            ValueError: one sample in training mode, or x has no D features.
         """
-        mean, var = self.statistics(x)
-        self.inv_std = _inverse_root(var, self.eps)
-        self.x_hat = (x - mean) * self.inv_std
-        return self.gamma * self.x_hat + self.beta
+        self.x, gamma, beta = _features(x, gamma=self.gamma, beta=self.beta)
+        precise = self.x.astype(gamma.dtype, copy=False)
+        mean, var = self.statistics(precise)
+        self.inv_std = 1 / np.sqrt(var + _not_negative(self.eps))
+        self.x_hat = (precise - mean) * self.inv_std
+        [y] = _rounded(self.x, gamma * self.x_hat + beta)
+        return y
 
     def statistics(self, x):
         """Mean and variance to normalize with; updates the running ones in training."""
@@ -359,17 +338,87 @@ class BatchNorm1d:
         return mu, var
 
     def backward(self, dy):
-        """dx, (N, D), in the mode of the forward pass; sets dgamma and dbeta."""
-        self.dgamma, self.dbeta = (dy * self.x_hat).sum(0), dy.sum(0)
+        """dx, (N, D), in the mode of the forward pass; sets dgamma and dbeta.
+
+        Raises:
+            ValueError: dy has another shape than y.
+        """
+        [dy] = _fitting(self.x, self.x.shape, "the shape of y", dy=dy)
+        dgamma, dbeta = (dy * self.x_hat).sum(0), dy.sum(0)
         dx = dy
         if self.training:
-            dx = dy - (self.dbeta + self.x_hat * self.dgamma) / len(dy)
-        return self.gamma * self.inv_std * dx
+            dx = dy - (dbeta + self.x_hat * dgamma) / len(dy)
+        dx = self.gamma * self.inv_std * dx
+        dx, self.dgamma, self.dbeta = _rounded(self.x, dx, dgamma, dbeta)
+        return dx
 
     def step(self, lr):
         """Move gamma and beta by -lr times their gradients."""
         self.gamma = self.gamma - lr * self.dgamma
         self.beta = self.beta - lr * self.dbeta
+
+
+def normalize_forward(x, axes, eps=1e-5):
+    """Shift and scale x so that each slice along `axes` has mean 0 and variance near 1.
+
+        mu    = mean of x over axes
+        var   = mean of (x - mu)**2 over axes       divides by n, not n - 1
+        x_hat = (x - mu) / sqrt(var + eps)
+
+    Args:
+        x: array of any shape.
+        axes: axes that share one mean and one variance, such as (0,) for batch norm.
+        eps: added to the variance inside the root; has the units of x squared.
+
+    Returns:
+        x_hat with the shape and dtype of x, and its `Cache` (mu and var keep the
+        reduced axes as size 1).
+
+    Raises:
+        ValueError: an axis is out of range or given twice, or a slice is empty.
+
+    Source: Ioffe & Szegedy (2015), Algorithm 1, for axes = (0,).
+    """
+    x = _floating("x", x)
+    axes, eps = _checked_axes(axes, x.shape), _not_negative(eps)
+    # counted from one number of each slice, as in batchnorm_forward
+    start = tuple(slice(1) if i in axes else slice(None) for i in range(x.ndim))
+    origin = x[start].astype(np.result_type(x, np.float32))
+    centered = x - origin
+    mu = centered.mean(axes, keepdims=True)
+    centered -= mu
+    var = _sum_products(centered, centered, axes) / (x.size // mu.size)
+    inv_std = 1 / np.sqrt(var + eps)
+    x_hat = centered * inv_std
+    x_hat, centered = _rounded(x, x_hat, centered)
+    return x_hat, Cache(centered, origin + mu, var, inv_std, axes)
+
+
+def normalize_backward(dx_hat, cache):
+    """Gradient of `normalize_forward`, through x, the mean and the variance.
+
+        dx = inv_std * (dx_hat - mean(dx_hat) - x_hat * mean(dx_hat * x_hat))
+
+    Args:
+        dx_hat: gradient of the loss with respect to x_hat, the shape of x_hat.
+        cache: what `normalize_forward` returned.
+
+    Returns:
+        dx, and the two sums over the axes that it needed, sum(dx_hat) and
+        sum(dx_hat * x_hat), which are the gradients of a following shift and scale.
+
+    Raises:
+        ValueError: dx_hat has another shape than x_hat.
+    """
+    [dx_hat] = _fitting(
+        cache.centered, cache.centered.shape, "the shape of x_hat", dx_hat=dx_hat
+    )
+    x_hat, inv_std = cache.x_hat, cache.inv_std
+    d_sum = dx_hat.sum(cache.axes, keepdims=True)
+    d_dot = _sum_products(dx_hat, x_hat, cache.axes)
+    n = dx_hat.size // d_sum.size
+    dx = inv_std * (dx_hat - d_sum / n - x_hat * (d_dot / n))
+    return _rounded(cache.centered, dx, d_sum, d_dot)
 
 
 def layernorm_forward(x, gamma, beta, eps=1e-5):
@@ -396,9 +445,10 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
     Source: Ba, Kiros & Hinton (2016), section 3.
     Agrees with: torch.nn.functional.layer_norm(x, gamma.shape, gamma, beta, eps).
     """
-    x, gamma, beta, over = _checked_last_axes(x, gamma=gamma, beta=beta)
-    stats = _standardized(*_centered(x, over), over, eps, gamma)
-    return _scaled_and_shifted(stats, beta), stats
+    x, axes, gamma, beta = _last_axes(x, gamma=gamma, beta=beta)
+    x_hat, cache = normalize_forward(x, axes, eps)
+    [y] = _rounded(x, gamma * x_hat + beta)
+    return y, cache._replace(gamma=gamma)
 
 
 def layernorm_backward(dy, cache):
@@ -421,8 +471,11 @@ def layernorm_backward(dy, cache):
 
     Agrees with: autograd through torch.nn.functional.layer_norm.
     """
-    dy = _checked_gradient("dy", dy, cache.centered.shape, "the shape of y")
-    return _affine_backward(dy, cache, tuple(range(cache.axes[0])))
+    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    samples = tuple(range(cache.axes[0]))
+    dx, _, _ = normalize_backward(dy * cache.gamma, cache)
+    dgamma, dbeta = (dy * cache.x_hat).sum(samples), dy.sum(samples)
+    return _rounded(cache.centered, dx, dgamma, dbeta)
 
 
 def rmsnorm_forward(x, gamma, eps=1e-5):
@@ -449,9 +502,13 @@ def rmsnorm_forward(x, gamma, eps=1e-5):
     Agrees with: torch.nn.functional.rms_norm(x, gamma.shape, gamma, eps); without eps
         it takes the machine epsilon of the dtype.
     """
-    x, gamma, over = _checked_last_axes(x, gamma=gamma)
-    stats = _standardized(x.copy(), np.zeros((), x.dtype), over, eps, gamma)
-    return gamma * stats.x_hat, stats
+    x, axes, gamma = _last_axes(x, gamma=gamma)
+    precise = x.astype(gamma.dtype)
+    ms = _sum_products(precise, precise, axes) / gamma.size
+    inv_rms = 1 / np.sqrt(ms + _not_negative(eps))
+    x_hat = precise * inv_rms
+    y, kept = _rounded(x, gamma * x_hat, precise)
+    return y, Cache(kept, np.zeros_like(ms), ms, inv_rms, axes, gamma)
 
 
 def rmsnorm_backward(dy, cache):
@@ -475,11 +532,14 @@ def rmsnorm_backward(dy, cache):
 
     Agrees with: autograd through torch.nn.functional.rms_norm.
     """
-    dy = _checked_gradient("dy", dy, cache.centered.shape, "the shape of y")
-    dx, _ = _without_x_hat(dy * cache.gamma, cache, _reduction(dy.shape, cache.axes))
-    dx *= cache.inv_std
-    samples = _reduction(dy.shape, tuple(range(cache.axes[0])))
-    return dx, _sum_products(dy, cache.x_hat, samples).reshape(cache.gamma.shape)
+    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    x_hat, inv_rms, gamma = cache.x_hat, cache.inv_std, cache.gamma
+    samples = tuple(range(cache.axes[0]))
+    dgamma = (dy * x_hat).sum(samples)
+    dx_hat = dy * gamma
+    d_dot = _sum_products(dx_hat, x_hat, cache.axes)
+    dx = inv_rms * (dx_hat - x_hat * (d_dot / gamma.size))
+    return _rounded(cache.centered, dx, dgamma)
 
 
 def groupnorm_forward(x, gamma, beta, num_groups, eps=1e-5):
@@ -507,18 +567,20 @@ def groupnorm_forward(x, gamma, beta, num_groups, eps=1e-5):
     Source: Wu & He (2018), section 3.
     Agrees with: torch.nn.functional.group_norm(x, G, gamma, beta, eps).
     """
-    x, gamma, beta = _checked_channels(x, gamma, beta)
-    groups = _group_shape(x.shape, num_groups)
+    x, gamma, beta = _channels(x, gamma=gamma, beta=beta)
+    N, C, *pixels = x.shape
+    _require_divisor(num_groups, x.shape)
     if x.size == num_groups:
         raise ValueError(
             f"x has shape {x.shape}; one value in each of its {num_groups} groups "
             "has no spread"
         )
-    over = _reduction(groups, tuple(range(2, len(groups))))
-    per_channel = groups[1:3] + (1,) * (x.ndim - 2)
+    groups = x.reshape(N, num_groups, C // num_groups, *pixels)
+    x_hat, cache = normalize_forward(groups, tuple(range(2, groups.ndim)), eps)
+    per_channel = groups.shape[1:3] + (1,) * len(pixels)
     gamma, beta = gamma.reshape(per_channel), beta.reshape(per_channel)
-    stats = _standardized(*_centered(x.reshape(groups), over), over, eps, gamma)
-    return _scaled_and_shifted(stats, beta).reshape(x.shape), stats
+    [y] = _rounded(x, gamma * x_hat + beta)
+    return y.reshape(x.shape), cache._replace(gamma=gamma)
 
 
 def groupnorm_backward(dy, cache):
@@ -536,13 +598,17 @@ def groupnorm_backward(dy, cache):
 
     Agrees with: autograd through torch.nn.functional.group_norm.
     """
-    N, G, per_group, *rest = cache.centered.shape
-    dy = _checked_gradient("dy", dy, (N, G * per_group, *rest), "the shape of y")
-    same_gamma = (0, *cache.axes[1:])
-    dx, dgamma, dbeta = _affine_backward(
-        dy.reshape(cache.centered.shape), cache, same_gamma
+    N, G, per_group, *pixels = cache.centered.shape
+    [dy] = _fitting(
+        cache.centered, (N, G * per_group, *pixels), "the shape of y", dy=dy
     )
-    return dx.reshape(dy.shape), dgamma.reshape(-1), dbeta.reshape(-1)
+    groups = dy.reshape(cache.centered.shape)
+    dx, _, _ = normalize_backward(groups * cache.gamma, cache)
+    same_gamma = (0, *cache.axes[1:])
+    dgamma, dbeta = (groups * cache.x_hat).sum(same_gamma), groups.sum(same_gamma)
+    return _rounded(
+        cache.centered, dx.reshape(dy.shape), dgamma.reshape(-1), dbeta.reshape(-1)
+    )
 
 
 def instancenorm_forward(x, gamma, beta, eps=1e-5):
@@ -566,7 +632,7 @@ def instancenorm_forward(x, gamma, beta, eps=1e-5):
     Source: Ulyanov, Vedaldi & Lempitsky (2016), equation 3.
     Agrees with: torch.nn.functional.instance_norm(x, weight=gamma, bias=beta).
     """
-    x, gamma, beta = _checked_channels(x, gamma, beta)
+    x, gamma, beta = _channels(x, gamma=gamma, beta=beta)
     if x[0, 0].size < 2:
         raise ValueError(
             f"x has shape {x.shape}; instance norm needs at least two pixels a channel"
@@ -605,9 +671,9 @@ def spatial_batchnorm_forward(x, gamma, beta, eps=1e-5):
     Source: Ioffe & Szegedy (2015), section 3.2.
     Agrees with: torch.nn.functional.batch_norm(x, None, None, ..., training=True).
     """
-    x, gamma, beta = _checked_channels(x, gamma, beta)
-    y, stats = batchnorm_forward(_as_rows(x), gamma, beta, eps)
-    return _as_images(y, x.shape), stats
+    x, gamma, beta = _channels(x, gamma=gamma, beta=beta)
+    y, cache = batchnorm_forward(_as_rows(x), gamma, beta, eps)
+    return _as_images(y, x.shape), cache
 
 
 def spatial_batchnorm_backward(dy, cache):
@@ -625,113 +691,11 @@ def spatial_batchnorm_backward(dy, cache):
 
     Agrees with: autograd through torch.nn.functional.batch_norm(training=True).
     """
-    dy = _floating(dy)
+    dy = _floating("dy", dy)
+    if dy.ndim < 2:
+        raise ValueError(f"dy has shape {dy.shape}, expected (N, C, ...) as y")
     dx, dgamma, dbeta = batchnorm_backward(_as_rows(dy), cache)
     return _as_images(dx, dy.shape), dgamma, dbeta
-
-
-# the core: statistics are as small as broadcasting allows, (D,) for axes (0,)
-
-
-class _Reduction(NamedTuple):
-    axes: tuple[int, ...]
-    n: int  # numbers in one slice
-    shape: tuple[int, ...]  # of a statistic; it broadcasts against x
-    kept: tuple[int, ...]  # the same with every axis of x
-    first: tuple[slice, ...]  # one number of each slice
-    subscripts: str  # einsum's name for a sum of products
-
-
-@cache  # at the sizes of the course, looking up beats working it out
-def _reduction(shape, axes):
-    every = range(len(shape))
-    letters = ascii_lowercase[: len(shape)]
-    left = "".join(letters[i] for i in every if i not in axes)
-    kept = tuple(1 if i in axes else shape[i] for i in every)
-    lead = min((i for i in every if i not in axes), default=len(shape))
-    return _Reduction(
-        axes=axes,
-        n=prod(shape[i] for i in axes),
-        shape=kept[lead:],
-        kept=kept,
-        first=tuple(slice(1) if i in axes else slice(None) for i in every),
-        subscripts=f"{letters},{letters}->{left}",
-    )
-
-
-def _sum(a, over):
-    if over.axes == (a.ndim - 2,):
-        total = _ones(a.shape[-2], a.dtype) @ a  # BLAS takes half the time
-    else:
-        total = np.add.reduce(a, over.axes)
-    return total.reshape(over.shape)
-
-
-@cache
-def _ones(n, dtype):
-    ones = np.ones(n, dtype)
-    ones.setflags(write=False)
-    return ones
-
-
-def _sum_products(a, b, over):
-    """Sum of a * b, without an array for the product."""
-    return np.einsum(over.subscripts, a, b).reshape(over.shape)
-
-
-def _centered(x, over):
-    """x minus its mean, and that mean."""
-    # subtracting one sample first keeps the digits that a large mean would cost
-    first = x[over.first].reshape(over.shape)
-    centered = x - first
-    offset = _sum(centered, over)
-    offset /= over.n
-    centered -= offset
-    return centered, first + offset
-
-
-def _standardized(centered, mu, over, eps, gamma=None):
-    """The `Cache` of a centered array: its variance and what follows from it."""
-    var = _sum_products(centered, centered, over)
-    var /= over.n
-    return Cache(centered, mu, var, _inverse_root(var, eps), over.axes, gamma)
-
-
-def _inverse_root(var, eps):
-    return 1 / np.sqrt(var + float(eps))  # a NumPy float64 would promote float32
-
-
-def _scaled_and_shifted(stats, beta):
-    y = stats.centered * (stats.inv_std * stats.gamma)
-    y += beta
-    return y
-
-
-def _backward(dx_hat, cache, scale):
-    """scale * (dx_hat - mean(dx_hat) - x_hat * mean(dx_hat * x_hat)), and both sums."""
-    over = _reduction(dx_hat.shape, cache.axes)
-    dx, d_dot = _without_x_hat(dx_hat, cache, over)
-    d_sum = _sum(dx_hat, over)
-    dx -= d_sum / over.n
-    dx *= scale
-    return dx, d_sum, d_dot
-
-
-def _without_x_hat(dx_hat, cache, over):
-    """dx_hat - x_hat * mean(dx_hat * x_hat), and sum(dx_hat * x_hat)."""
-    d_dot = _sum_products(dx_hat, cache.centered, over)
-    d_dot *= cache.inv_std
-    dx = cache.centered * (d_dot * cache.inv_std / -over.n)
-    dx += dx_hat
-    return dx, d_dot
-
-
-def _affine_backward(dy, cache, same_gamma):
-    """dx, dgamma and dbeta for a gamma that is constant over the axes same_gamma."""
-    gamma, over = cache.gamma, _reduction(dy.shape, same_gamma)
-    dx, _, _ = _backward(dy * gamma, cache, cache.inv_std)
-    dgamma = _sum_products(dy, cache.x_hat, over)
-    return dx, dgamma.reshape(gamma.shape), _sum(dy, over).reshape(gamma.shape)
 
 
 def _as_rows(images):
@@ -745,12 +709,68 @@ def _as_images(rows, shape):
     return np.ascontiguousarray(np.moveaxis(rows.reshape(N, *pixels, C), -1, 1))
 
 
-# checks
+def _sum_products(a, b, axes):
+    """Sum of a * b over axes, kept with size 1; needs no array for the product."""
+    every = ascii_lowercase[: a.ndim]
+    left = "".join(name for i, name in enumerate(every) if i not in axes)
+    return np.expand_dims(np.einsum(f"{every},{every}->{left}", a, b), axes)
 
 
-def _floating(a):
-    a = np.asarray(a)
-    return a if a.dtype.kind == "f" else a.astype(np.float64)
+def _rounded(like, *arrays):
+    """The arrays in the dtype of `like`: only float16 differs from what they have."""
+    return tuple(array.astype(like.dtype, copy=False) for array in arrays)
+
+
+# checks: what comes in, as arrays that fit; parameters in the precision to compute in
+
+
+def _floating(name, value):
+    """The value as an array of floating-point numbers."""
+    array = np.asarray(value)
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{name} has dtype {array.dtype}, expected real numbers")
+    return array if array.dtype.kind == "f" else array.astype(np.float64)
+
+
+def _fitting(x, shape, meaning, **values):
+    """Each value as an array of that shape; dtype of x, but float32 at least."""
+    precise, arrays = np.result_type(x, np.float32), []
+    for name, value in values.items():
+        array = _floating(name, value)
+        if array.shape != shape:
+            got = array.shape
+            raise ValueError(f"{name} has shape {got}, expected {shape}: {meaning}")
+        arrays.append(array.astype(precise, copy=False))
+    return arrays
+
+
+def _features(x, **per_feature):
+    """x as an (N, D) array, and each keyword as a (D,) array."""
+    x = _floating("x", x)
+    if x.ndim != 2:
+        raise ValueError(f"x has shape {x.shape}, expected (N, D)")
+    meaning = f"one value per feature of x {x.shape}"
+    return x, *_fitting(x, x.shape[1:], meaning, **per_feature)
+
+
+def _channels(x, **per_channel):
+    """x as an (N, C, ...) array, and each keyword as a (C,) array."""
+    x = _floating("x", x)
+    if x.ndim < 2 or x.size == 0:
+        raise ValueError(f"x has shape {x.shape}, expected (N, C, ...) and not empty")
+    meaning = f"one value per channel of x {x.shape}"
+    return x, *_fitting(x, x.shape[1:2], meaning, **per_channel)
+
+
+def _last_axes(x, **parameters):
+    """x, the axes that the shape of gamma names, and the parameters as arrays."""
+    x, shape = _floating("x", x), np.shape(parameters["gamma"])
+    if not shape or x.size == 0 or x.shape[-len(shape) :] != shape:
+        raise ValueError(
+            f"gamma has shape {shape}, expected that of the last axes of x {x.shape}"
+        )
+    axes = tuple(range(x.ndim - len(shape), x.ndim))
+    return x, axes, *_fitting(x, shape, "the shape of gamma", **parameters)
 
 
 def _checked_axes(axes, shape):
@@ -766,61 +786,16 @@ def _checked_axes(axes, shape):
     return distinct
 
 
-def _checked_features(x, **per_feature):
-    """x as a floating (N, D) array and each keyword as a (D,) array of its dtype."""
-    x = _floating(x)
-    if x.ndim != 2:
-        raise ValueError(f"x has shape {x.shape}, expected (N, D)")
-    return x, *_checked_parameters(x, x.shape[1:], "one value per feature", per_feature)
+def _not_negative(eps):
+    """eps as a Python number, which leaves float32 as it is."""
+    if not (eps >= 0 and isfinite(eps)):
+        raise ValueError(f"eps is {eps}, expected a number >= 0")
+    return float(eps)
 
 
-def _checked_channels(x, gamma, beta):
-    """x as a floating (N, C, ...) array, gamma and beta as (C,) arrays of its dtype."""
-    x = _floating(x)
-    if x.ndim < 2 or x.size == 0:
-        raise ValueError(f"x has shape {x.shape}, expected (N, C, ...) and not empty")
-    parameters = {"gamma": gamma, "beta": beta}
-    return x, *_checked_parameters(x, x.shape[1:2], "one value per channel", parameters)
-
-
-def _checked_last_axes(x, **parameters):
-    """x, parameters with the shape of its last axes, and the reduction over these."""
-    x = _floating(x)
-    shape = np.shape(parameters["gamma"])
-    if not shape or x.size == 0 or x.shape[-len(shape) :] != shape:
+def _require_divisor(num_groups, shape):
+    if num_groups < 1 or shape[1] % num_groups:
         raise ValueError(
-            f"gamma has shape {shape}, expected that of the last axes of x {x.shape}"
+            f"num_groups is {num_groups}, expected a divisor of the {shape[1]} "
+            f"channels of x {shape}"
         )
-    values = _checked_parameters(x, shape, "the shape of gamma", parameters)
-    return x, *values, _reduction(x.shape, tuple(range(x.ndim - len(shape), x.ndim)))
-
-
-def _checked_parameters(x, shape, meaning, parameters):
-    values = []
-    for name, value in parameters.items():
-        value = np.asarray(value, x.dtype)
-        if value.shape != shape:
-            _require_shape(name, value, shape, f"{meaning} of x {x.shape}")
-        values.append(value)
-    return values
-
-
-def _group_shape(shape, num_groups):
-    N, C, *rest = shape
-    if num_groups < 1 or C % num_groups:
-        raise ValueError(
-            f"num_groups is {num_groups}, expected a divisor of the {C} channels of "
-            f"x {shape}"
-        )
-    return N, num_groups, C // num_groups, *rest
-
-
-def _checked_gradient(name, gradient, shape, meaning):
-    gradient = _floating(gradient)
-    _require_shape(name, gradient, shape, meaning)
-    return gradient
-
-
-def _require_shape(name, value, shape, meaning):
-    if value.shape != shape:
-        raise ValueError(f"{name} has shape {value.shape}, expected {shape}: {meaning}")
