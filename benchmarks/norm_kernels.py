@@ -18,9 +18,8 @@ PEERS = {
     "staged": "staged NumPy",
     "torch": "torch.nn.functional.batch_norm, autograd",
 }
-# what is promised; PyTorch's kernel must not win on a lesson's batch
-FLOORS = {("staged", (128, 256)): 1.7, ("staged", (1024, 1024)): 1.7}
-FLOORS["torch", (128, 256)] = 1.0
+# what is promised; ours is there to be read, and PyTorch's kernel may win
+FLOORS = {("staged", (128, 256)): 1.5, ("staged", (1024, 1024)): 2.0}
 EPS = 1e-5
 
 

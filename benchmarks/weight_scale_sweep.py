@@ -323,45 +323,71 @@ def operations(images, epochs):
 
 def rows(say, rounds=ROUNDS, scales=SCALES, epochs=EPOCHS, n_train=1000):
     """Yield the Rows; tiny: rounds=1, scales=SCALES[::10], epochs=1, n_train=100."""
-    exact, fast = images(np.float64, n_train), images(np.float32, n_train)
     say("comparing curves in float64")
+    compare(images(np.float64, n_train), scales)
+    fast = images(np.float32, n_train)
+    yield row_of_many(say, fast, scales, epochs, rounds)
+    yield row_of_one(say, fast, epochs, 3 * rounds)
+
+
+def compare(exact, scales):
+    """All contestants draw the same curves, or nothing is timed."""
     for norm in NORMS:
         some = exact, scales[:: len(scales) // 2], 1, norm
         require_equal(their_curves(*some), our_curves(*some))
     require_equal(plain_curves(exact, ONE, 1), our_curves(exact, ONE, 1, "batch"))
 
-    product = matrix_product("numpy", np.float32)
-    products = {"product": lambda: [product.call() for _ in range(PRODUCTS)]}
-    many = {
+
+def row_of_many(say, fast, scales, epochs, rounds):
+    """All scales, with and without batch norm: one after another, and stacked."""
+    count = len(NORMS) * len(scales)
+    calls = {
         "theirs": lambda: [their_curves(fast, scales, epochs, n) for n in NORMS],
         "ours": lambda: [our_curves(fast, scales, epochs, n) for n in NORMS],
     }
-    one = {
+    say(f"{rounds} rounds of {count} networks, one after another and stacked")
+    return timed(
+        calls,
+        rounds,
+        say,
+        warm=False,
+        work=f"{count} networks {task(epochs)}",
+        peer="CS231n-style NumPy layers and Solver",
+        floor=2.0,
+        flops=count * operations(fast, epochs),
+    )
+
+
+def row_of_one(say, fast, epochs, rounds):
+    """One network: what the stack's axes cost."""
+    calls = {
         "theirs": lambda: plain_curves(fast, ONE, epochs),
         "ours": lambda: our_curves(fast, ONE, epochs, "batch"),
     }
-    task = f"of the weight-scale sweep, CIFAR-10 32 × 32, {epochs} epochs"
-    count = len(NORMS) * len(scales)
-    say(f"{rounds} rounds of {count} networks, one after another and stacked")
-    seconds = measure(many | products, rounds, warm=False, say=say)
-    yield Row(
-        work=f"{count} networks {task}",
-        dtype="float32",
-        peer="CS231n-style NumPy layers and Solver",
-        theirs=seconds["theirs"],
-        ours=seconds["ours"],
-        floor=2.0,
-        flops=count * operations(fast, epochs),
-        ceiling=PRODUCTS * product.flops / seconds["product"],
-    )
-    seconds = measure(one | products, 3 * rounds, say=say)
-    yield Row(
-        work=f"1 network {task}",
-        dtype="float32",
+    return timed(
+        calls,
+        rounds,
+        say,
+        work=f"1 network {task(epochs)}",
         peer="NumPy for one network only",
-        theirs=seconds["theirs"],
-        ours=seconds["ours"],
         floor=0.909,  # the stack's axes cost at most a tenth
         flops=operations(fast, epochs),
+    )
+
+
+def task(epochs):
+    return f"of the weight-scale sweep, CIFAR-10 32 × 32, {epochs} epochs"
+
+
+def timed(calls, rounds, say, warm=True, **facts):
+    """The Row of two contestants, with a plain product timed in the same rounds."""
+    product = matrix_product("numpy", np.float32)
+    calls["product"] = lambda: [product.call() for _ in range(PRODUCTS)]
+    seconds = measure(calls, rounds, warm=warm, say=say)
+    return Row(
+        dtype="float32",
+        theirs=seconds["theirs"],
+        ours=seconds["ours"],
         ceiling=PRODUCTS * product.flops / seconds["product"],
+        **facts,
     )

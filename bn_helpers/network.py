@@ -25,6 +25,7 @@ NORMS = {
     "rms": layers.RMSNorm,
 }
 ACTIVATIONS = {"relu": layers.ReLU, "tanh": layers.Tanh, "sigmoid": layers.Sigmoid}
+BLOCK = 65_536  # numbers of an array that Adam moves at a time
 EVALUATION_BATCH = 500  # samples of a stack that stay in the processor's memory
 
 
@@ -300,6 +301,9 @@ class Momentum(SGD):
         lr: learning rate; a number, or an array of the stack's shape.
         momentum: weight of the past, 0 to 1.
 
+    Attributes:
+        v: the velocity by name; starts at 0.
+
     Agrees with: torch.optim.SGD(momentum=...).
     """
 
@@ -329,6 +333,10 @@ class Adam:
         beta1, beta2: weights of the past, 0 to 1.
         eps: added to the root.
 
+    Attributes:
+        m, v: the moments by name, without their corrections, as published.
+        t: number of steps so far.
+
     Source: Kingma & Ba (2015), Algorithm 1.
     Agrees with: torch.optim.Adam.
     """
@@ -342,23 +350,35 @@ class Adam:
         self.t += 1
         for name, p in params.items():
             m, v = _remembered(self.m, name, p), _remembered(self.v, name, p)
-            self._step(p, grads[name], m, v)
+            c1, c2 = 1 - self.beta1**self.t, 1 - self.beta2**self.t
+            lr = np.broadcast_to(_like(self.lr * (c2**0.5 / c1), p), p.shape)
+            for block in _blocks(p, grads[name], m, v, lr):
+                self._step(*block, self.eps * c2**0.5)
 
-    def _step(self, p, g, m, v):
-        """The step of one array, in place: memory is what takes the time."""
-        correction1, correction2 = 1 - self.beta1**self.t, 1 - self.beta2**self.t
+    def _step(self, p, g, m, v, lr, eps):
+        """The published step; lr and eps already hold the corrections of m and v."""
         m *= self.beta1
-        g *= 1 - self.beta1
-        m += g
+        m += (1 - self.beta1) * g
         v *= self.beta2
-        np.square(g, out=g)
-        g *= (1 - self.beta2) / (1 - self.beta1) ** 2
-        v += g
+        v += (1 - self.beta2) * np.square(g, out=g)
         np.sqrt(v, out=g)
-        g += self.eps * correction2**0.5
+        g += eps
         np.divide(m, g, out=g)
-        g *= _like(self.lr, p) * (correction2**0.5 / correction1)
+        g *= lr
         p -= g
+
+
+def _blocks(*arrays):
+    """Arrays of one shape, some rows at a time: small enough to stay in the cache."""
+    first = arrays[0]
+    if first.size <= BLOCK:
+        yield arrays
+        return
+    rows = first.shape[-2] if first.ndim > 1 else len(first)
+    count = max(1, BLOCK * rows // first.size)
+    for start in range(0, rows, count):
+        at = slice(start, start + count)
+        yield [a[..., at, :] if a.ndim > 1 else a[at] for a in arrays]
 
 
 def _remembered(arrays, name, like):

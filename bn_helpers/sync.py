@@ -30,18 +30,22 @@ def sync_batchnorm_forward(x, gamma, beta, eps=1e-5):
         and var are those of the whole batch.
 
     Raises:
-        ValueError: all workers together have fewer than two samples.
+        ValueError: all workers together have fewer than two samples, or the shapes do
+            not fit.
 
     Source: Chan, Golub & LeVeque (1983) for the merging.
     Agrees with: `norms.batchnorm_forward` on the whole batch, part by part.
     """
+    x, gamma, beta = norms._features(x, gamma=gamma, beta=beta)
     n, mu, var = _merged(_exchange(np.concatenate(_moments(x)).astype(np.float64)))
     if n < 2:
         raise ValueError(f"all workers together have {n} samples, expected N >= 2")
-    mu, var = mu.astype(x.dtype), var.astype(x.dtype)
-    inv_std = 1 / np.sqrt(var + eps)
-    cache = norms.Cache(x - mu, mu, var, inv_std, (0,), gamma)
-    return gamma * cache.x_hat + beta, cache
+    # float64 until x_hat: a large mean costs no digits
+    inv_std = 1 / np.sqrt(var + norms._not_negative(eps))
+    centered, y = x - mu, gamma * ((x - mu) * inv_std) + beta
+    y, centered = norms._rounded(x, y, centered)
+    mu, var, inv_std = norms._rounded(gamma, mu, var, inv_std)
+    return y, norms.Cache(centered, mu, var, inv_std, (0,), gamma)
 
 
 def sync_batchnorm_backward(dy, cache):
@@ -59,15 +63,21 @@ def sync_batchnorm_backward(dy, cache):
     Returns:
         dx (n, D) of this worker; dgamma and dbeta (D,) of the whole batch, the same on
         every worker. (torch.nn.SyncBatchNorm returns each worker's own share of these
-        two, because DistributedDataParallel adds them up later.)
+        two. DistributedDataParallel averages the shares later; it does not add them.)
+
+    Raises:
+        ValueError: dy has another shape than y.
 
     Agrees with: `norms.batchnorm_backward` on the whole batch, part by part.
     """
+    shape = cache.centered.shape
+    [dy] = norms._fitting(cache.centered, shape, "the shape of y", dy=dy)
     own = [[len(dy)], dy.sum(0), (dy * cache.x_hat).sum(0)]
     N, dbeta, dgamma = _split(sum(_exchange(np.concatenate(own).astype(np.float64))))
     dbeta, dgamma = dbeta.astype(dy.dtype), dgamma.astype(dy.dtype)
     inside = dy - (dbeta + cache.x_hat * dgamma) / dy.dtype.type(N)
-    return cache.gamma * cache.inv_std * inside, dgamma, dbeta
+    dx = cache.gamma * cache.inv_std * inside
+    return norms._rounded(cache.centered, dx, dgamma, dbeta)
 
 
 def forward_and_backward(x, gamma, beta, dy, eps=1e-5):

@@ -179,6 +179,27 @@ def test_fifty_steps_lead_where_pytorchs_lead(norm, update, toy):
     close(net.scores(x), scores, rtol=0, atol=1e-7)
 
 
+@pytest.mark.parametrize("rows", [3, 70_000])  # one block, and several
+def test_the_state_of_an_update_is_pytorchs_after_each_step(rows):
+    rng = np.random.default_rng(0)
+    start = rng.normal(size=(rows, 2))
+    names = {"Adam": {"m": "exp_avg", "v": "exp_avg_sq"}}
+    names["momentum"] = {"v": "momentum_buffer"}
+    for update, states in names.items():
+        make, torch_make = UPDATES[update]
+        ours, params, p = make(), {"p": start.copy()}, torch.tensor(start)
+        optimizer = torch_make([p])
+        for _ in range(4):
+            g = rng.normal(size=start.shape)
+            p.grad = torch.tensor(g)
+            optimizer.step()
+            ours.step(params, {"p": g})
+            close(params["p"], p, rtol=1e-12, atol=1e-15)
+            for own, theirs in states.items():
+                want = optimizer.state[p][theirs]
+                close(getattr(ours, own)["p"], want, rtol=1e-12, atol=1e-15)
+
+
 def test_the_check_works_on_a_copy_and_refuses_weak_setups():
     net = FullyConnectedNet(DIMS, "batch", "tanh", weight_scale=0.4)
     with pytest.raises(gradcheck.Refused, match="b1 is 0 everywhere"):

@@ -321,7 +321,7 @@ def test_rms_norm_is_layer_norm_of_a_centered_input():
 
 
 @each_norm
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_results_have_the_dtype_of_x_and_inputs_stay(case, dtype):
     inputs = case.draw(np.random.default_rng(0), dtype)
     before = [a.copy() for a in inputs]
@@ -369,6 +369,79 @@ def test_a_view_that_is_not_contiguous_gives_the_same():
     np.testing.assert_allclose(got, norms.normalize_forward(x.copy(), (0,))[0])
 
 
+# numbers at the edge of what floating point can do
+
+
+@pytest.mark.parametrize("mean", [0, 2000])
+@each_norm
+def test_float16_is_computed_in_float32(case, mean):
+    inputs = case.draw(np.random.default_rng(0), np.float16, mean, 50)
+    *wide, dy = [a.astype(np.float32) for a in inputs]
+    want = case.ours(*wide, dy=dy, eps=1e-5)
+    got = case.ours(*inputs[:-1], dy=inputs[-1], eps=1e-5)
+    assert {a.dtype for a in got} == {np.dtype(np.float16)}
+    for a, b in zip(got, want, strict=True):
+        assert error(a.astype(np.float64), b, 0.01) < 5e-3
+
+
+@each_norm
+def test_integers_are_their_float64(case):
+    *inputs, dy = case.draw(np.random.default_rng(0), np.float64, 3, 20)
+    whole = [np.round(9 * a).astype(int) for a in (*inputs, dy)]
+    want = case.ours(*(a * 1.0 for a in whole[:-1]), dy=whole[-1] * 1.0, eps=1e-5)
+    got = case.ours(*whole[:-1], dy=whole[-1], eps=1e-5)
+    for a, b in zip(got, want, strict=True):
+        assert a.dtype == np.float64
+        np.testing.assert_array_equal(a, b)
+
+
+def test_statistics_keep_their_dtype_whatever_counts_are():
+    half = np.float32([1, 2])
+    for N, momentum in ((8, 0.1), (np.int64(8), np.float64(0.1))):
+        new = norms.update_running_stats(half, half, half, half, N, momentum)
+        _, *merged = norms.merge_statistics(N, half, half, N, half, half)
+        assert {a.dtype for a in (*new, *merged)} == {np.dtype(np.float32)}
+    ones = np.ones(2, int)
+    mean, var = norms.update_running_stats(0 * ones, ones, 3 * ones, ones, 8)
+    np.testing.assert_allclose((mean[0], var[0]), (0.3, 0.9 + 0.1 * 8 / 7))
+    assert norms.merge_statistics(1, 0 * ones, ones, 1, ones, ones)[1][0] == 0.5
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("training", [True, False])
+def test_the_class_keeps_the_dtype_of_x(training, dtype):
+    layer = norms.BatchNorm1d(4)
+    layer.training = training
+    x = np.random.default_rng(0).normal(3, 2, (9, 4)).astype(dtype)
+    results = [layer.forward(x), layer.backward(x), layer.dgamma, layer.dbeta]
+    assert {a.dtype for a in results} == {np.dtype(dtype)}
+    assert layer.forward(np.arange(8).reshape(2, 4)).dtype == np.float64
+
+
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_without_eps_equal_numbers_are_nan_and_others_normal():
+    x = np.array([[3.0, 1], [3, 2], [3, 4]])
+    y, _ = norms.batchnorm_forward(x, np.ones(2), np.zeros(2), eps=0)
+    assert np.isnan(y[:, 0]).all()
+    np.testing.assert_allclose(y[:, 1].std(), 1)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_nan_and_inf_stay_in_their_slice(bad):
+    x = np.random.default_rng(0).normal(size=(5, 3))
+    want, _ = norms.batchnorm_forward(x, np.ones(3), np.zeros(3))
+    x[2, 1] = bad
+    y, _ = norms.batchnorm_forward(x, np.ones(3), np.zeros(3))
+    assert np.isnan(y[:, 1]).all()
+    np.testing.assert_array_equal(y[:, [0, 2]], want[:, [0, 2]])
+
+
+def test_evaluation_hands_an_empty_batch_back():
+    y = norms.batchnorm_inference(np.empty((0, 4)), *[np.ones(4)] * 4)
+    assert y.shape == (0, 4)
+
+
 # errors: what came, what was expected
 
 x24, ones4 = np.arange(8.0).reshape(2, 4), np.ones(4)
@@ -388,6 +461,15 @@ ERRORS = [
     (norms.normalize_forward, (x24[:0], (0,)), ["(0, 4)", "nothing to average"]),
     (norms.normalize_backward, (x24[:1], free_cache), ["dx_hat", "(1, 4)", "(2, 4)"]),
     (norms.batchnorm_forward, (x24[:1], ones4, ones4), ["(1, 4)", "N >= 2"]),
+    (norms.batchnorm_forward, (x24[:, :0], ones4[:0], ones4[:0]), ["(2, 0)"]),
+    (norms.batchnorm_forward, (x24, ones4, ones4, -1.0), ["eps is -1.0", ">= 0"]),
+    (norms.batchnorm_forward, (x24, ones4, ones4, np.nan), ["eps is nan", ">= 0"]),
+    (norms.batchnorm_forward, (x24 * 1j, ones4, ones4), ["x has dtype complex128"]),
+    (norms.normalize_forward, (x24, (0,), -1), ["eps is -1"]),
+    (norms.layernorm_forward, (x24, ones4, ones4, -1), ["eps is -1"]),
+    (norms.rmsnorm_forward, (x24, ones4, -1), ["eps is -1"]),
+    (norms.groupnorm_forward, (images, ones6, ones6, 2, -1), ["eps is -1"]),
+    (norms.batchnorm_inference, (x24, *[ones4] * 4, -1), ["eps is -1"]),
     (norms.batchnorm_forward, (x24[0], ones4, ones4), ["x has", "(4,)", "(N, D)"]),
     (norms.batchnorm_forward, (x24, ones6, ones4), ["gamma", "(6,)", "(4,)"]),
     (norms.batchnorm_forward, (x24, ones4, 1.0), ["beta", "()", "(4,)"]),
