@@ -183,13 +183,11 @@ def number_by_number(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
 
 
 def course_adam(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
-    """The course's Adam keeps m and v without their factors 1 - beta."""
     update = network.Adam(lr, beta1, beta2, eps)
-    update.t = t - 1
-    update.m, update.v = {"p": m / (1 - beta1)}, {"p": v / (1 - beta2)}
+    update.t, update.m, update.v = t - 1, {"p": m.copy()}, {"p": v.copy()}
     new = {"p": p.copy()}
     update.step(new, {"p": g.copy()})
-    return new["p"], (1 - beta1) * update.m["p"], (1 - beta2) * update.v["p"]
+    return new["p"], update.m["p"], update.v["p"]
 
 
 class TestBank(BankTests):
