@@ -8,6 +8,7 @@ and never a pass.
 
 import hashlib
 import math
+import re
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -16,9 +17,10 @@ from pathlib import Path
 import bn_checks as check
 from bn_checks.score import NOT_ATTEMPTED
 
-from . import config, master, rebuild, remote
-from .sandbox import Broken, Sandbox, Trouble
+from . import code, config, master, rebuild, remote
+from .sandbox import Allowed, Broken, Sandbox, Trouble
 from .verdict import (
+    FAILED,
     GRADED,
     NEEDS_REVIEW,
     Answer,
@@ -29,6 +31,8 @@ from .verdict import (
 )
 
 TRIES = 2  # of a sandbox that does not start
+UNDEFINED = re.compile(r"name '(\w{1,100})' is not defined")
+NOT_THERE = re.compile(r"([\w.]{1,100}) is not there when a submission is graded")
 
 
 def grade_one(path, seed, lesson="", student="", unsafe=False, limits=None):
@@ -78,10 +82,10 @@ def grade_bytes(
     except rebuild.Unreadable as problem:
         work.failure = str(problem)
     except Broken as problem:
-        work.failure = f"the grader failed: {problem}"
+        work.failure = f"{FAILED}: {problem}"
     except Exception as problem:  # ours, whatever it is: a person must look
         what = f"{type(problem).__name__}: {problem}"
-        work.failure = f"the grader failed: {what}"[:300]
+        work.failure = f"{FAILED}: {what}"[:300]
     seconds = round(time.monotonic() - began, 3)
     return work.verdict(student, receipt, seconds, dict(platform))
 
@@ -92,14 +96,18 @@ def _own_seed(seed, digest):
     return int.from_bytes(mixed[:4], "big")
 
 
-def not_judged(arguments, reason):
-    """The verdict where `grade_bytes` itself could not finish: a person must look."""
-    facts = {"student": "", "source": "", "platform": (), "unsafe": False} | arguments
+def not_judged(facts, reason):
+    """The verdict where `grade_bytes` itself could not finish: a person must look.
+
+    Args:
+        facts: its arguments, of the content at least the "sha256".
+    """
+    facts = {"student": "", "source": "", "platform": (), "unsafe": False} | facts
     course = master.lesson(facts["lesson"])
     work = Work(course, facts["seed"], None, facts["unsafe"])
-    work.failure = f"the grader failed: {reason}"[:300]
+    work.failure = f"{FAILED}: {reason}"[:300]
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    sha256 = hashlib.sha256(facts["content"]).hexdigest()
+    sha256 = facts.get("sha256") or hashlib.sha256(facts["content"]).hexdigest()
     receipt = Receipt(sha256, course.version, facts["seed"], now, facts["source"])
     return work.verdict(facts["student"], receipt, 0.0, dict(facts["platform"]))
 
@@ -114,6 +122,7 @@ class Work:
         trouble: what went wrong in cells, as (exercise or "", reason).
         skipped: how often a step, by its index, has gone wrong: at first what it
             defines is run all the same, then nothing of it.
+        lacking: by exercise, the error that ended its cell.
         failure: why nothing could be judged, or "".
     """
 
@@ -125,6 +134,7 @@ class Work:
     unjudged: dict = field(default_factory=dict)
     trouble: list = field(default_factory=list)
     skipped: dict = field(default_factory=dict)
+    lacking: dict = field(default_factory=dict)
     failure: str = ""
     made: object = None
     end: float = math.inf
@@ -179,43 +189,53 @@ class Work:
         full = score is not None and score >= score.points
         return full or exercise in self.unjudged
 
-    def seconds(self):
+    def allowed(self):
         """What a cell or check may take now.
 
         Raises:
             Trouble: the time of the submission is used up.
         """
+        whole = f"the {self.limits.submission:g} seconds of a submission"
         left = self.end - time.monotonic()
         if left <= 0:
-            used = f"{self.limits.submission:g} seconds"
-            raise Trouble(f"came after the {used} of a submission", alive=True)
-        return min(self.limits.cell, left)
+            raise Trouble(f"came after {whole}", alive=True)
+        if left < self.limits.cell:
+            return Allowed(left, f"did not finish within {whole}")
+        return Allowed(self.limits.cell)
 
     def execute(self, box, index, step):
         source = step.source
         if index in self.skipped:
             again = self.skipped[index] > 1
-            source = "" if again else "\n".join(rebuild.definitions(source))
+            source = "" if again else "\n".join(code.definitions(source))
         # imports take what the machine takes; that is nobody's fault
-        seconds = self.limits.start if step.kind == "setup" else self.seconds()
-        reply = box.ask("run", seconds, source=source)
+        setup = step.kind == "setup"
+        allowed = Allowed(self.limits.start) if setup else self.allowed()
+        reply = box.ask("run", allowed, source=source)
         if "error" in reply:
-            if step.kind == "setup":
-                raise Broken(f"the set-up cell: {reply['error'][:2]}")
+            kind, said = map(str, reply["error"][:2])
+            if setup:
+                raise Broken(f"the set-up cell: {[kind, said]}")
+            if step.exercise:
+                self.lacking[step.exercise] = f"{kind}: {said}"
             self.go_on(box, source, reply.get("line"))
 
     def go_on(self, box, source, line):
         """After an error, define what stands below it: it may name a demonstration."""
         line = line if isinstance(line, int) else 0
-        for part in rebuild.definitions(source, after=line):
-            box.ask("run", self.seconds(), source=part)
+        for part in code.definitions(source, after=line):
+            box.ask("run", self.allowed(), source=part)
 
     def judge(self, box, exercise):
         task = self.course.exercises[exercise]
-        seconds = self.seconds()
+        allowed = self.allowed()
         try:
-            student = remote.handle(box, task.defines, seconds)
+            student = remote.handle(box, task.defines, allowed)
         except KeyError:
+            if task.defines in self.made.bound and exercise in self.lacking:
+                what = f"its cell failed in the grader: {self.lacking[exercise]}"
+                self.unjudged[exercise] = what[:300]
+                return
             student = _undefined(task.defines)
         checked = remote.through_the_border(check.exercise(exercise))
         score = checked.score(student, task.points, self.seed)
@@ -224,6 +244,18 @@ class Work:
         best = self.scores.get(exercise)
         if best is None or score > best:
             self.scores[exercise] = score
+
+    def missed(self, exercise, score):
+        """Why an answer lost points that it may have in the notebook, or "".
+
+        A name that only a cell computes which is not run here: a person must look.
+        """
+        said = [line for row in score.rows for line in row.detail]
+        names = [name for line in said for name in UNDEFINED.findall(line)]
+        names = [n for n in dict.fromkeys(names) if n in self.made.bound]
+        if not names:
+            return ""
+        return f"uses {', '.join(names)}, which a cell that is not run here computes"
 
     def note(self, index, step, trouble):
         """Remember what went wrong, and do not run into it again."""
@@ -240,11 +272,6 @@ class Work:
         answers = {name: self.answer(name) for name in self.course.questions}
         reasons = [f"{n}: {e.reason}" for n, e in exercises.items() if e.reason]
         reason = self.failure or "; ".join(reasons)
-        notes = tuple(self.made.notes) if self.made else ()
-        trouble = dict.fromkeys(self.trouble)
-        notes += tuple(f"a cell{_of(name)} {what}" for name, what in trouble)
-        if self.unsafe:
-            notes += ("graded without a sandbox",)
         return Verdict(
             student=student,
             lesson=self.course.name,
@@ -254,7 +281,7 @@ class Work:
             seconds=seconds,
             exercises=exercises,
             answers=answers,
-            notes=notes,
+            notes=tuple(self.notes()),
             platform=platform,
         )
 
@@ -270,6 +297,8 @@ class Work:
         for exercise, what in self.trouble:  # it may have cost this one its marks
             if exercise in ("", name):
                 reason = reason or f"a cell{_of(exercise)} {what}"
+        if score is not None:
+            reason = reason or self.missed(name, score)
         if reason or score is None:
             return Exercise(None, points, reason=reason or "was not judged")
         return Exercise(round(float(score), 4), points, _rows(score))
@@ -278,8 +307,20 @@ class Work:
         points = self.course.questions[name].points
         if self.made is None:
             return Answer("", points)
-        text = self.made.answers[name]
-        return Answer(text, points, None if text else 0.0)
+        text, elsewhere = self.made.answers[name]
+        return Answer(text, points, None if text else 0.0, elsewhere=elsewhere)
+
+    def notes(self):
+        """What a person may want to know."""
+        yield from self.made.notes if self.made else ()
+        for name, what in dict.fromkeys(self.trouble):
+            yield f"a cell{_of(name)} {what}"
+        for name, score in self.scores.items():
+            said = " ".join(line for row in score.rows for line in row.detail)
+            for module in dict.fromkeys(NOT_THERE.findall(said)):
+                yield f"{name} uses {module}, which is not there when it is graded"
+        if self.unsafe:
+            yield "graded without a sandbox"
 
 
 def _of(exercise):

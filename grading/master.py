@@ -17,7 +17,10 @@ DECIDES = (
     *(f"{package}/**/*.py" for package in PACKAGES),
     "grading/inside/*.py",
     "grading/limits.toml",
-    *(f"grading/{name}.py" for name in ("judge", "rebuild", "remote", "sandbox")),
+    *(
+        f"grading/{name}.py"
+        for name in ("code", "judge", "rebuild", "remote", "sandbox")
+    ),
 )
 LOCK = "requirements.lock"
 

@@ -1,8 +1,8 @@
-"""Grade many submissions at once, on this computer or on a Dask cluster.
+"""Do many jobs at once, on this computer or on a Dask cluster.
 
 Both are an Executor of concurrent.futures to the rest. Few submissions are under way at
 a time, so memory does not grow with the class. A worker that dies costs nobody a grade:
-what it had in hand is tried again alone, and then left to a person.
+what it had in hand is tried again alone, and then said to have failed.
 """
 
 import contextlib
@@ -16,9 +16,8 @@ from concurrent.futures import (
     ProcessPoolExecutor,
     wait,
 )
+from dataclasses import dataclass
 from multiprocessing import get_all_start_methods, get_context
-
-from .judge import grade_bytes, not_judged
 
 AHEAD = 2  # submissions per worker that wait at its door
 TRIES = 2
@@ -90,53 +89,103 @@ def _lives(pid):
     return True
 
 
-def grade_all(make, tasks):
-    """Grade tasks as an Executor has room for them.
+@dataclass
+class Job:
+    """Something for a worker to do.
+
+    Attributes:
+        function: a function of a module; students' code is not run in the worker.
+        arguments: function that returns its arguments, called when there is room.
+        failed: function that makes a result from the reason why there is none.
+        of: whatever the caller knows it by.
+        tries: how often a worker has died of it, or beside it.
+    """
+
+    function: object
+    arguments: object
+    failed: object
+    of: object = None
+    tries: int = 0
+
+
+def run(make, jobs):
+    """Do jobs as an Executor has room for them.
 
     Args:
         make: what `local` or `cluster` yields.
-        tasks: dictionaries of arguments for `judge.grade_bytes`, content as a function
-            that reads the bytes.
+        jobs: an iterable of `Job`s.
 
-    Yields: (task, verdict) as they are done.
+    Yields: (job, result) as they are done.
     """
-    executor, workers = make()
-    waiting, suspects, under_way = deque(tasks), deque(), {}
-    while waiting or suspects or under_way:
+    work = _Work(make, deque(jobs))
+    while work.left:
+        yield from work.start()
+        yield from work.finish()
+
+
+class _Work:
+    """Jobs that wait, that are under way, and that a worker may have died of."""
+
+    def __init__(self, make, waiting):
+        self.make, self.waiting = make, waiting
+        self.suspects, self.under_way = deque(), {}
+        self.executor, self.workers = make()
+
+    @property
+    def left(self):
+        return self.waiting or self.suspects or self.under_way
+
+    def start(self):
+        """Hand out jobs; yields those whose arguments cannot be made."""
         # after a crash, one at a time until it is clear whose fault it was
-        alone = suspects or any("tries" in task for task in under_way.values())
-        room = 1 if alone else workers * AHEAD
-        queue = suspects or waiting
-        while queue and len(under_way) < room:
-            task = queue.popleft()
-            under_way[executor.submit(grade_bytes, **_arguments(task))] = task
-        done, _ = wait(under_way, return_when=FIRST_COMPLETED)
+        alone = self.suspects or any(job.tries for job in self.under_way.values())
+        room = 1 if alone else self.workers * AHEAD
+        queue = self.suspects or self.waiting
+        while queue and len(self.under_way) < room:
+            job = queue.popleft()
+            try:
+                future = self.executor.submit(job.function, **job.arguments())
+            except BrokenExecutor:  # a worker has died just now
+                queue.appendleft(job)
+                if not self.under_way:
+                    self.executor, self.workers = self.make()
+                return
+            except Exception as error:
+                yield job, job.failed(f"{error!r}")
+                continue
+            self.under_way[future] = job
+
+    def finish(self):
+        """Wait for some; yields what is done."""
+        if not self.under_way:
+            return
+        done, _ = wait(self.under_way, return_when=FIRST_COMPLETED)
         crashed = []
         for future in done:
-            task = under_way.pop(future)
+            job = self.under_way.pop(future)
             try:
-                yield task, future.result()
+                result = future.result()
             except Exception as error:
-                if not _worker_died(error):
-                    yield task, not_judged(_arguments(task), f"{error!r}")
+                if _worker_died(error):
+                    crashed.append(job)
                     continue
-                crashed.append(task)
+                result = job.failed(f"{error!r}")
+            yield job, result
         if crashed:
-            crashed += under_way.values()
-            under_way = {}
-            executor, workers = make()
-        for task in crashed:
-            task["tries"] = task.get("tries", 0) + 1
-            if task["tries"] > TRIES:
-                yield task, not_judged(_arguments(task), "the worker died")
+            yield from self.again(crashed)
+
+    def again(self, crashed):
+        """New workers; yields the jobs that have cost too many."""
+        crashed += self.under_way.values()
+        self.under_way = {}
+        self.executor, self.workers = self.make()
+        for job in crashed:
+            job.tries += 1
+            if job.tries > TRIES:
+                yield job, job.failed("the worker died")
             else:
-                suspects.append(task)
+                self.suspects.append(job)
 
 
 def _worker_died(error):
     return isinstance(error, BrokenExecutor) or type(error).__name__ == "KilledWorker"
-
-
-def _arguments(task):
-    made = {k: v for k, v in task.items() if k not in ("read", "tries")}
-    return made | {"content": task["read"]()}

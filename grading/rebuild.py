@@ -10,12 +10,13 @@ import ast
 import json
 import re
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cached_property
 
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_raw_cell
 
 from tools.lesson import BLANK_ANSWER
 
+from . import code
 from .config import PACKAGES, ROOT
 
 CODE_KINDS = ("setup", "code", "check")
@@ -60,14 +61,22 @@ class Rebuilt:
     Attributes:
         notebook: the skeleton with the student's text, as nbformat has it.
         steps: what to run and to check, in order.
-        answers: text of each written answer by question; "" where there is none.
+        answers: of each question the written answer or "", and where it was found if
+            not in its own cell.
         notes: what a person may want to know.
+        sources: the code of all cells, the lesson's and the student's.
     """
 
     notebook: object
     steps: list
     answers: dict
     notes: list = field(default_factory=list)
+    sources: tuple = ()
+
+    @cached_property
+    def bound(self):
+        """Names that some cell defines, wherever, whether it is run here or not."""
+        return set().union(*map(code.bound, self.sources))
 
 
 # reading
@@ -225,15 +234,24 @@ def rebuild(cells, master):
         raise Unreadable(f"no cell in it belongs to lesson {master.name}")
     extras = _extras(match, {i for i in chosen.values() if i is not None})
     made = Rebuilt(master.student, [], {})
-    made.notes += _missing(match, chosen)
+    made.notes += [*_missing(match, chosen), *_twice(match)]
     made.notebook.cells = _assemble(match, chosen, extras, made)
     written = "\n".join(s.source for s in made.steps if s.kind in ("answer", "extra"))
-    helpers = borrowed(written, master)
+    helpers = code.used_of_lesson(written, _demonstrations(master))
     setup = needed(_setup(master), "\n".join([written, *helpers]), master)
     made.steps[:0] = [Step("setup", setup), *(Step("lesson", h) for h in helpers)]
     for question in master.questions.values():
-        made.answers[question.name] = _written(match, chosen, extras, question)
+        made.answers[question.name] = _written(match, chosen, question)
+    made.sources = (*_code(cells), *_demonstrations(master))
     return made
+
+
+def _code(cells):
+    return tuple(cell.source for cell in cells if cell.type == "code")
+
+
+def _demonstrations(master):
+    return tuple(cell.source for cell in master.lesson.of("code"))
 
 
 def _tasks(master):
@@ -255,6 +273,22 @@ def _missing(match, chosen):
             yield f"the cell of {task.name} {found}"
 
 
+def _twice(match):
+    """Notes on what is defined more than once: the last definition counts."""
+    own = [
+        match.cells[i] for i, name in enumerate(match.ids) if _counts(match, i, name)
+    ]
+    for task in match.tasks.values():
+        times = sum(code.times_defined(cell.source, task.defines) for cell in own)
+        if times > 1:
+            yield f"{task.defines} is defined {times} times; the last one counts"
+
+
+def _counts(match, index, name):
+    """Whether a cell's definitions are the student's."""
+    return match.cells[index].type == "code" and (not name or match.touched(index))
+
+
 def _extras(match, used):
     """The student's own cells, by the place where they belong.
 
@@ -273,7 +307,7 @@ def _extras(match, used):
             extras.setdefault((name, "before"), []).append(cell)
         elif kind in CODE_KINDS and match.touched(index):
             # the lesson's own cell, edited: not run, but what it defines may be used
-            if found := definitions(cell.source):
+            if found := code.definitions(cell.source):
                 own = Cell("\n".join(found), "code")
                 extras.setdefault((place, "after"), []).append(own)
     return extras
@@ -317,98 +351,48 @@ def _add(cells, extras, made):
             made.steps.append(Step("extra", cell.source))
 
 
-def _written(match, chosen, extras, question):
-    """A written answer: from its cell, or from where else a student may write it."""
-    if chosen[question.cell] is not None:
-        source = match.cells[chosen[question.cell]].source.strip()
-        return source.removeprefix(BLANK_ANSWER).strip()
-    above = f"question-{question.name}"
-    places = (above, "after"), (question.cell, "after")
-    beside = [cell for place in places for cell in extras.get(place, ())]
-    texts = [cell.source for cell in beside if cell.type != "code"]
-    for index in match.named(above):
-        source, given = plain(match.cells[index].source), match.stubs[above]
-        if source.startswith(given):
-            texts.insert(0, source[len(given) :])
-    return "\n\n".join(text.strip() for text in texts).strip()
+def _written(match, chosen, question):
+    """A written answer, and where it was found if not in its own cell."""
+    index = chosen[question.cell]
+    if index is not None:
+        source = match.cells[index].source.strip()
+        if text := source.removeprefix(BLANK_ANSWER).strip():
+            return text, ""
+    texts = [text for i in _near(match, question) if (text := _prose(match, i))]
+    return "\n\n".join(texts), "in cells beside its own" if texts else ""
 
 
-# code that is only partly run
+def _near(match, question):
+    """Cells around a question where a student may have written: (index)es.
 
-
-MAGIC = re.compile(r"^([ \t]*)[%!].*$", re.MULTILINE)
-
-
-def definitions(source, after=0):
-    """Of some code what it imports and defines, without anything that takes time.
-
-    Args:
-        after: a line; only what begins below it counts.
-
-    Returns: a source for each, so that one that fails does not stop the next.
+    From the lesson's cell before the question to the one behind the answer.
     """
-    body = _parsed(source)
-    return [ast.unparse(n) for n in body if _defines_only(n) and n.lineno > after]
-
-
-def _parsed(source):
-    for text in (source, MAGIC.sub(r"\1pass", source)):
-        try:
-            return ast.parse(text).body
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+    ids = [cell.id for cell in match.skeleton]
+    place = ids.index(question.cell)
+    first, last = max(place - 2, 0), min(place + 1, len(ids) - 1)
+    around = {name: i for i, name in enumerate(ids) if first <= i <= last}
+    kinds, here = match.master.kinds, -1
+    for index, name in enumerate(match.ids):
+        here = ids.index(name) if name in ids else here
+        if name and kinds.get(name) in ("exercise", "check", "rubric"):
             continue
-    return []
+        if (name in around) if name else first <= here < last:
+            yield index
 
 
-def _defines_only(node):
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target]
-        names = all(isinstance(target, ast.Name) for target in targets)
-        return names and isinstance(node.value, PLAIN)
-    kinds = ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef
-    return isinstance(node, (*kinds, ast.ClassDef))
+def _prose(match, index):
+    """What a student wrote into a cell, as far as it is no code."""
+    cell, name = match.cells[index], match.ids[index]
+    text = cell.source.strip()
+    if name:  # the lesson's own: what is not as it was
+        given = set(match.stubs[name].split("\n"))
+        text = "\n".join(line for line in plain(text).split("\n") if line not in given)
+    if cell.type == "code" and text and not code.has_prose(text):
+        return ""
+    return f"```\n{text.strip()}\n```" if cell.type == "code" and text else text.strip()
 
 
-PLAIN = (
-    *(ast.Constant, ast.Tuple, ast.List, ast.Dict, ast.Set, ast.Lambda),
-    *(ast.UnaryOp, ast.BinOp, ast.Name, ast.Attribute),
-)
-
-
-def borrowed(written, master):
-    """What demonstrations define and these sources use, in the lesson's order.
-
-    An answer should stand on its own. One that uses a helper of the lesson is right in
-    the notebook all the same, so it must not lose its marks here.
-    """
-    helpers = _helpers(tuple(cell.source for cell in master.lesson.of("code")))
-    words, kept = set(re.findall(r"\w+", written)), []
-    for made, used, source in reversed(helpers):  # a helper may need others, above it
-        if made & words:
-            words |= used
-            kept.insert(0, source)
-    return kept
-
-
-@cache
-def _helpers(sources):
-    """Functions, classes and constants: (names it makes, names it uses, source) each.
-
-    Cached, for it is the same for every student of a lesson.
-    """
-    nodes = [node for source in sources for node in _parsed(source) if _lent(node)]
-    return [(_made(node), _names(node, ast.Load), ast.unparse(node)) for node in nodes]
-
-
-def _lent(node):
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        plain = isinstance(node.value, ast.Lambda) or not _names(node, ast.Load)
-        return plain and _defines_only(node)
-    return isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
-
-
-def _made(node):
-    return {node.name} if hasattr(node, "name") else _names(node, ast.Store)
+# the set-up cell
 
 
 def needed(setup, written, master):

@@ -1,29 +1,27 @@
 """What has been graded: receipts, nbgrader's gradebook, and notebooks to look at.
 
-`receipts.jsonl` is the truth. A verdict is appended to it, and is on disk, before
-anything else happens; what a kill interrupts after that is done again at next start.
-The gradebook and the notebooks are made from receipts, so doing it twice changes
-nothing. One grader at a time writes.
+`receipts.jsonl` is the truth: one JSON document in ASCII per line. A verdict is
+appended to it, and is on disk, before anything else happens; what a kill interrupts
+after that is done again at next start. The gradebook and the notebooks are made from
+receipts, so doing it twice changes nothing. One grader at a time writes.
 """
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import shutil
 import socket
-import sys
 import warnings
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
-from nbformat.v4 import new_markdown_cell, new_output
-
-from bn_checks import score
 from tools.build import dumps, write
 
-from . import config, master, rebuild
-from .intake import identifier
+from . import config, master
+from .naming import identifier
 from .verdict import GRADED, NEEDS_REVIEW, Verdict
 
 GRADES = config.ROOT / "grades"
@@ -54,11 +52,22 @@ def verdicts(folder=GRADES):
     Returns: a list of `Verdict`, sorted by student and lesson. Points and comments set
     in nbgrader's pages are filled in, and win over those of the machine.
     """
-    counting = Receipts(folder).counting
-    if not counting:
+    receipts = Receipts(folder)
+    if not receipts.counting:
         return []
     with _gradebook(folder) as gradebook:
-        return [_marked(verdict, gradebook) for _, verdict in sorted(counting.items())]
+        marked = {k: _marked(v, gradebook) for k, v in receipts.counting.items()}
+    return [
+        _contested(marked[where], receipts.others(where), receipts.policy)
+        for where in sorted(marked)
+    ]
+
+
+def others(folder=GRADES):
+    """The attempts that were graded and do not count: lists by (student, lesson)."""
+    receipts = Receipts(folder)
+    found = {where: receipts.others(where) for where in sorted(receipts.counting)}
+    return {where: verdicts for where, verdicts in found.items() if verdicts}
 
 
 def rejected(folder=GRADES):
@@ -66,8 +75,7 @@ def rejected(folder=GRADES):
     path = Path(folder) / "rejected.jsonl"
     if not path.exists():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Verdict.from_json(line) for line in lines]
+    return [Verdict.from_json(line) for line in path.read_bytes().split(b"\n") if line]
 
 
 class Receipts:
@@ -76,34 +84,55 @@ class Receipts:
     Attributes:
         known: the newest verdict by (student, lesson, sha256).
         counting: the verdict that is in the gradebook, by (student, lesson).
+        chosen: the sha256 that a person has chosen, by (student, lesson).
+        policy: which of several attempts counted in the last run.
+        damaged: numbers of the lines that cannot be read; what they told is graded
+            again.
     """
 
     def __init__(self, folder=GRADES):
         self.path = Path(folder) / "receipts.jsonl"
-        self.known, self.counting = {}, {}
-        for line in self._lines():
-            self._take(json.loads(line))
+        self.known, self.counting, self.chosen = {}, {}, {}
+        self.policy, self.damaged = "best", []
+        for number, line in enumerate(self._lines(), 1):
+            try:
+                self._take(json.loads(line))
+            except (ValueError, KeyError, TypeError):
+                self.damaged.append(number)
 
     def _lines(self):
-        """All whole lines; the rest of one that a kill has cut is taken off."""
+        """All whole lines; the rest of one that a kill has cut is left out.
+
+        A line ends at "\\n" and nowhere else: other characters may stand in a text.
+        """
         if not self.path.exists():
             return []
-        content = self.path.read_bytes()
-        return content[: content.rfind(b"\n") + 1].decode().splitlines()
+        return self.path.read_bytes().split(b"\n")[:-1]
 
     def _take(self, entry):
         if "verdict" in entry:
             verdict = Verdict.from_json(json.dumps(entry["verdict"]))
             self.known[key(verdict)] = verdict
+        elif "chosen" in entry:
+            student, lesson, sha256 = entry["chosen"]
+            self.chosen[student, lesson] = sha256
+        elif "moved" in entry:
+            self.counting.pop(tuple(entry["moved"]), None)
         else:
             student, lesson, sha256 = entry["recorded"]
             self.counting[student, lesson] = self.known[student, lesson, sha256]
+            self.policy = entry.get("policy", "best")
+
+    def others(self, where):
+        """The verdicts of a student at a lesson that do not count."""
+        counts = self.counting.get(where)
+        mine = [v for k, v in self.known.items() if k[:2] == where]
+        return [v for v in mine if counts is None or key(v) != key(counts)]
 
     def append(self, entry):
         """Write an entry, and return when it is on disk."""
-        line = json.dumps(entry, ensure_ascii=False).encode() + b"\n"
         with open(self.path, "ab") as file:
-            file.write(line)
+            file.write(json.dumps(entry).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
         self._take(entry)
@@ -129,18 +158,40 @@ class Records:
 
     def __init__(self, folder=GRADES):
         self.folder = Path(folder)
+        self.spool = self.folder / "spool"
 
     def __enter__(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         self.lock = _lock(self.folder / "lock")
+        self.open = contextlib.ExitStack()
         self.receipts = Receipts(self.folder)
         self.receipts.mend()
         self.seed = _seed(self.folder / "seed")
-        self.prepared = set()
+        self.prepared, self.book = set(), None
+        shutil.rmtree(self.spool, ignore_errors=True)
         return self
 
     def __exit__(self, *failure):
+        self.open.close()
+        shutil.rmtree(self.spool, ignore_errors=True)
         self.lock.close()
+
+    @property
+    def gradebook(self):
+        """nbgrader's gradebook, opened once."""
+        if self.book is None:
+            self.book = self.open.enter_context(_gradebook(self.folder))
+        return self.book
+
+    def keep(self, content, digest):
+        """Keep the bytes of an attempt for this run; returns what reads them again.
+
+        A synced folder may change meanwhile; what was hashed is what is graded.
+        """
+        path = self.spool / digest
+        if not path.exists():
+            _write_bytes(path, content)
+        return path.read_bytes
 
     def add(self, verdict):
         """Keep a verdict."""
@@ -151,36 +202,76 @@ class Records:
         lines = (verdict.to_json() + "\n" for verdict in refused)
         write(self.folder / "rejected.jsonl", "".join(lines))
 
-    def settle(self, attempts, policy, force=False):
-        """Put the attempt that counts into the gradebook.
+    def beside(self, files):
+        """Keep the list of what was no submission: (source, reason) pairs."""
+        lines = (f"{source}\t{reason}\n" for source, reason in files)
+        self.write("no_submissions.txt", "".join(lines).encode("utf-8", "replace"))
+
+    def write(self, name, content):
+        """Put a file into the folder, whole or not at all."""
+        _write_bytes(self.folder / name, content)
+
+    def choose(self, attempts, policy):
+        """What counted until now or None, what counts, and of which attempt.
 
         Args:
             attempts: all attempts of a student at a lesson that have verdicts, sorted.
             policy: "best", "last" or "first".
-            force: do it although it is there already.
-
-        Returns: the verdict that counted until now or None, and the one that counts.
         """
         known = self.receipts.known
         judged = [(known[a.student, a.lesson, a.sha256], a) for a in attempts]
-        verdict, attempt = choose(judged, policy)
-        before = self.receipts.counting.get((verdict.student, verdict.lesson))
-        if before is not verdict or force:
-            self.record(verdict, attempt.read())
-        return before, verdict
+        where = attempts[0].student, attempts[0].lesson
+        chosen = self.receipts.chosen.get(where)
+        mine = [pair for pair in judged if pair[1].sha256 == chosen]
+        verdict, attempt = mine[0] if mine else choose(judged, policy)
+        return self.receipts.counting.get(where), verdict, attempt
 
-    def record(self, verdict, content):
-        """Write a verdict to the gradebook, and lay out its notebooks."""
+    def move(self, attempts):
+        """Give verdicts to whom a roster, or another download, calls otherwise now.
+
+        Args:
+            attempts: all attempts of this run.
+
+        Returns: the names that are no longer used.
+        """
+        students = {attempt.student for attempt in attempts}
+        found = defaultdict(list)
+        for verdict in self.receipts.known.values():
+            if verdict.student not in students:
+                found[verdict.lesson, verdict.receipt.sha256].append(verdict)
+        moved = set()
+        for each in attempts:
+            old = found.get((each.lesson, each.sha256), ())
+            if (
+                old
+                and (each.student, each.lesson, each.sha256) not in self.receipts.known
+            ):
+                facts = {"student": each.student, "platform": each.platform}
+                self.add(replace(old[-1], **facts))
+                moved |= {(verdict.student, verdict.lesson) for verdict in old}
+        for where in sorted(moved & self.receipts.counting.keys()):
+            self.receipts.append({"moved": where})
+        return sorted({student for student, _ in moved})
+
+    def record(self, verdict, content, page, policy="best"):
+        """Write a verdict to the gradebook, and lay out its notebooks.
+
+        Args:
+            content: the bytes that were handed in.
+            page: the text of the notebook for people.
+        """
         if verdict.student != identifier(verdict.student):
             raise ValueError(f"{verdict.student!r} is no identifier of a student")
-        before = self.receipts.counting.get((verdict.student, verdict.lesson))
+        where = verdict.student, verdict.lesson
+        before = self.receipts.counting.get(where)
         same = before is not None and key(before) == key(verdict)
         course = master.lesson(verdict.lesson)
         self._prepare(course)
-        self._lay_out(verdict, course, content)
-        with _gradebook(self.folder) as gradebook:
-            _enter(gradebook, verdict, course, same)
-        self.receipts.append({"recorded": key(verdict)})
+        _write_bytes(place(self.folder, "submitted", *where), content)
+        write(place(self.folder, "autograded", *where), page)
+        with _told(), _all_or_nothing(self.gradebook):
+            _enter(self.gradebook, verdict, course, same)
+        self.receipts.append({"recorded": key(verdict), "policy": policy})
 
     def _prepare(self, course):
         """Make the lesson known to nbgrader, once."""
@@ -188,68 +279,60 @@ class Records:
             return
         source = place(self.folder, "source", ".", course.name)
         write(source, dumps(course.solved))
-        with _gradebook(self.folder) as gradebook:
-            _create(gradebook, course)
+        with _told():
+            _create(self.gradebook, course)
         self.prepared.add(course.name)
-
-    def _lay_out(self, verdict, course, content):
-        where = verdict.student, verdict.lesson
-        _write_bytes(place(self.folder, "submitted", *where), content)
-        graded = place(self.folder, "autograded", *where)
-        write(graded, dumps(graded_notebook(verdict, course, content)))
 
 
 def choose(judged, policy):
     """Of (verdict, attempt) pairs in order of attempts, the one that counts.
 
-    Of several equally good ones, the last. What needs review is not better than what is
-    graded.
+    The best is what may still earn most, then what has most already, then the last.
     """
     if policy == "best":
         return max(
             enumerate(judged),
-            key=lambda pair: (pair[1][0].status == GRADED, pair[1][0].points, pair[0]),
+            key=lambda pair: (
+                not pair[1][0].unreadable,
+                pair[1][0].may_earn,
+                pair[1][0].points,
+                pair[0],
+            ),
         )[1]
     return judged[-1 if policy == "last" else 0]
 
 
-def graded_notebook(verdict, course, content):
-    """The rebuilt notebook with a table below each check, for people to look at."""
-    try:
-        cells = rebuild.read(content, config.limits())
-        nb = rebuild.rebuild(cells, course).notebook
-    except rebuild.Unreadable:
-        nb = course.student
-    checks = {task.graded: name for name, task in course.exercises.items()}
-    for cell in nb.cells:
-        if cell.id in checks:
-            cell.outputs = [_output(checks[cell.id], verdict)]
-    if verdict.status != GRADED:
-        reason = verdict.reason.replace("`", "'")
-        text = f"**This submission {verdict.status}.** `{reason}`"
-        nb.cells.insert(0, new_markdown_cell(text, id="grader-1"))
-    return nb
+def _contested(verdict, others, policy):
+    """A verdict that a person has to look at, if another attempt may be worth more.
+
+    Args:
+        verdict: what counts, with the marks that people gave.
+    """
+    if policy != "best" or verdict.awaits:
+        return verdict
+    better = [
+        v for v in others if not v.unreadable and _beside(v, verdict) > verdict.points
+    ]
+    if not better:
+        return verdict
+    what = "; ".join(f"{v.receipt.source} ({v.receipt.sha256[:8]})" for v in better)
+    reason = f"another attempt may be worth more: {what}; --count chooses"
+    return replace(verdict, status=NEEDS_REVIEW, reason=verdict.reason or reason)
 
 
-def table(name, exercise):
-    """The `Score` that an exercise of a verdict had."""
+def _beside(other, counts):
+    """What another attempt may be worth, marked as the one that counts.
 
-    def row(r):
-        found = SimpleNamespace(name=r.mistake, says=r.says, section=r.section)
-        mistake = found if r.mistake else None
-        return score.Row(r.title, r.state, r.detail, mistake, r.again)
-
-    return score.Score(exercise.points, name, exercise.max, map(row, exercise.rows))
-
-
-def _output(name, verdict):
-    exercise = verdict.exercises[name]
-    if exercise.points is None:
-        text = f"{name}: a person must judge this. {exercise.reason or verdict.reason}"
-        return new_output("stream", name="stdout", text=text)
-    made = table(name, exercise)
-    data = {"text/plain": repr(made), "text/html": made._repr_html_()}
-    return new_output("execute_result", data, execution_count=1)
+    An answer to a question that both answer is worth as much here as there.
+    """
+    total = 0.0
+    for task in other.exercises.values():
+        total += task.max if task.points is None else task.points
+    for name, answer in other.answers.items():
+        marked = counts.answers.get(name)
+        both = answer.text and marked and marked.text
+        total += (marked.points or 0.0) if both else answer.max if answer.text else 0.0
+    return total
 
 
 # nbgrader's gradebook
@@ -262,27 +345,55 @@ def _gradebook(folder):
     from sqlalchemy.exc import SAWarning
 
     path = Path(folder) / "gradebook.db"
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _told():
         warnings.simplefilter("ignore", SAWarning)  # nbgrader's own queries
         if not path.exists():
-            fresh = path.with_name("gradebook.new")
-            fresh.unlink(missing_ok=True)
-            with _programs_found(), Gradebook(f"sqlite:///{fresh.resolve()}"):
-                pass
-            os.replace(fresh, path)
+            _fresh(path)
         with Gradebook(database(folder)) as gradebook:
             yield gradebook
 
 
+def _fresh(path):
+    """An empty gradebook, as nbgrader makes it, without starting its programs."""
+    import nbgrader
+    from alembic.script import ScriptDirectory
+    from nbgrader.api import Base
+    from sqlalchemy import create_engine, text
+
+    fresh = path.with_name("gradebook.new")
+    fresh.unlink(missing_ok=True)
+    scripts = ScriptDirectory(str(Path(nbgrader.__file__).with_name("alembic")))
+    engine = create_engine(f"sqlite:///{fresh.resolve()}", future=True)
+    with engine.begin() as connection:
+        Base.metadata.create_all(bind=connection)
+        made = "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL)"
+        connection.execute(text(made))
+        head = {"head": scripts.get_current_head()}
+        connection.execute(text("INSERT INTO alembic_version VALUES (:head)"), head)
+    engine.dispose()
+    os.replace(fresh, path)
+
+
 @contextlib.contextmanager
-def _programs_found():
-    """nbgrader starts alembic by its name, wherever this Python has it."""
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{before}"
+def _told():
+    """What sqlite cannot write is an `OSError`: the next run goes on from there."""
+    from sqlalchemy.exc import OperationalError
+
     try:
         yield
-    finally:
-        os.environ["PATH"] = before
+    except OperationalError as error:
+        code = errno.ENOSPC if "full" in str(error.orig) else errno.EIO
+        raise OSError(code, f"the gradebook: {error.orig}") from None
+
+
+@contextlib.contextmanager
+def _all_or_nothing(gradebook):
+    """What fails half-way is taken back; the next student is not touched by it."""
+    try:
+        yield
+    except BaseException:
+        gradebook.db.rollback()
+        raise
 
 
 def _create(gradebook, course):
@@ -326,8 +437,9 @@ def _enter(gradebook, verdict, course, same):
     notebook = gradebook.find_submission_notebook(lesson, lesson, student)
     points = {t.graded: verdict.exercises[n] for n, t in course.exercises.items()}
     points |= {t.graded: verdict.answers[n] for n, t in course.questions.items()}
+    boxes = _boxes(verdict, course)
     for grade in notebook.grades:
-        automatic = _automatic(points[grade.name])
+        automatic = _automatic(points[grade.name], grade.name in boxes)
         open_again = grade.manual_score is not None and not same
         nobody = automatic is None and grade.manual_score is None
         grade.auto_score = automatic
@@ -339,37 +451,61 @@ def _enter(gradebook, verdict, course, same):
     gradebook.db.commit()
 
 
-def _automatic(task):
+def _boxes(verdict, course):
+    """The cells where a person may be waited for: of a garbage file, only the first."""
+    tasks = [*course.exercises.values(), *course.questions.values()]
+    return {task.graded for task in (tasks[:1] if verdict.unreadable else tasks)}
+
+
+def _automatic(task, box):
     """What the machine may enter for an exercise or answer."""
+    if task.points is None and not box:
+        return 0.0
     return None if task.points is None else float(task.points)
 
 
 def _person(platform):
     if not platform:
         return {}
-    facts = {"lms_user_id": platform["id"]}
-    if platform["kind"] == "moodle":
-        first, _, last = platform["name"].rpartition(" ")
+    facts = {"lms_user_id": platform.get("id", "")}
+    if name := platform.get("name"):
+        first, _, last = name.rpartition(" ")
         facts |= {"first_name": first, "last_name": last}
     return facts
 
 
 def _marked(verdict, gradebook):
     """A verdict with what people have entered in nbgrader's pages."""
-    course, lesson = master.lesson(verdict.lesson), verdict.lesson
-    notebook = gradebook.find_submission_notebook(lesson, lesson, verdict.student)
+    from nbgrader.api import MissingEntry
+
+    lesson = verdict.lesson
+    try:
+        course = master.lesson(lesson)
+        notebook = gradebook.find_submission_notebook(lesson, lesson, verdict.student)
+    except (MissingEntry, ValueError):  # of another course, or an older gradebook
+        reason = "it is not in the gradebook; grade it again with --regrade"
+        return replace(verdict, status=NEEDS_REVIEW, reason=verdict.reason or reason)
     marked = (g for g in notebook.grades if g.manual_score is not None)
     # a mark for an earlier text does not count until a person has looked again
     marks = {g.name: _mark(g) for g in marked if not g.needs_manual_grade}
     comments = {c.name: c.manual_comment or "" for c in notebook.comments}
+    settled = 0.0 if verdict.unreadable and marks else None
     exercises = {
-        name: replace(exercise, points=marks.get(_cell(course, name), exercise.points))
+        name: replace(
+            exercise,
+            points=marks.get(
+                _cell(course, name),
+                settled if exercise.points is None else exercise.points,
+            ),
+        )
         for name, exercise in verdict.exercises.items()
     }
     answers = {
         name: replace(
             answer,
-            points=marks.get(_cell(course, name), answer.points),
+            points=marks.get(
+                _cell(course, name), settled if answer.points is None else answer.points
+            ),
             comment=comments.get(_cell(course, name), ""),
         )
         for name, answer in verdict.answers.items()

@@ -11,7 +11,7 @@ from functools import partial
 import numpy as np
 
 from .inside import wire
-from .sandbox import Trouble
+from .sandbox import Allowed, Trouble
 
 
 class RemoteError(Exception):
@@ -24,7 +24,7 @@ class Handle:
     Args:
         box: the `Sandbox`.
         name: a top-level name that student code has defined.
-        seconds: all calls together may take as long.
+        allowed: what all calls together may take: seconds, or an `Allowed`.
 
     Raises (when called):
         NotImplementedError: the student's code raised it, or a subclass.
@@ -32,36 +32,38 @@ class Handle:
         sandbox.Trouble: it had no result.
     """
 
-    def __init__(self, box, name, seconds):
-        self.box, self.name = box, name
-        self.end = time.monotonic() + seconds
-        self.seconds = seconds
+    def __init__(self, box, name, allowed):
+        self.box, self.name, self.allowed = box, name, Allowed.of(allowed)
+        self.end = time.monotonic() + self.allowed.seconds
 
     def __call__(self, *args, driver=""):
         left = self.end - time.monotonic()
         if left <= 0:
-            raise Trouble(f"did not finish within {self.seconds:.3g} seconds", True)
-        sent = wire.encode(args)
+            raise Trouble(self.allowed.told, alive=True)
+        sent, left = wire.encode(args), Allowed(left, self.allowed.told)
         reply = self.box.ask("call", left, name=self.name, driver=driver, args=sent)
         if "error" in reply:
             raise error(reply["error"])
         try:
-            for index, value in reply["changed"]:
+            changed = reply["changed"]
+            if len(changed) > len(args):
+                raise ValueError(f"{len(changed)} of {len(args)} arguments changed")
+            for index, value in changed:
                 overwrite(args[index], wire.decode(value))
             return wire.decode(reply["value"])
         except (KeyError, IndexError, TypeError, ValueError) as problem:
             raise Trouble(f"gave an answer that cannot be read: {problem}") from None
 
 
-def handle(box, name, seconds):
+def handle(box, name, allowed):
     """What a check may try: a `Handle`, or a stand-in for what cannot be called.
 
     Raises:
         KeyError: the name is not defined.
     """
-    found = box.ask("describe", seconds, name=name)
+    found = box.ask("describe", allowed, name=name)
     if found.get("callable") is True:
-        return Handle(box, name, seconds)
+        return Handle(box, name, allowed)
     if "type" in found:
         return wire.foreign(found["type"])
     raise KeyError(name)

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 from .config import PACKAGES, ROOT
@@ -62,6 +63,28 @@ class Trouble(BaseException):
     def __init__(self, reason, alive=False):
         super().__init__(reason)
         self.alive = alive
+
+
+@dataclass(frozen=True)
+class Allowed:
+    """How long something may take.
+
+    Attributes:
+        seconds: what is left of it.
+        told: what to say when they are over: it names the limit, not what was left.
+    """
+
+    seconds: float
+    told: str = ""
+
+    def __post_init__(self):
+        told = self.told or f"did not finish within {self.seconds:.3g} seconds"
+        object.__setattr__(self, "told", told)
+
+    @classmethod
+    def of(cls, seconds):
+        """A number of seconds as it is, or said with its limit."""
+        return seconds if isinstance(seconds, cls) else cls(seconds)
 
 
 def require(unsafe=False):
@@ -319,12 +342,16 @@ class Sandbox:
             Broken: it does not.
         """
         try:
-            self.ask("start", self.limits.start, driver=driver, folder=self.work)
+            allowed = Allowed(self.limits.start)
+            self.ask("start", allowed, driver=driver, folder=self.work)
         except (Trouble, wire.BadMessage) as error:
             raise Broken(f"the sandbox {error}{self._said()}") from None
 
-    def ask(self, what, seconds, **arguments):
+    def ask(self, what, allowed, **arguments):
         """Send a request, and wait for the reply.
+
+        Args:
+            allowed: seconds, or the `Allowed` time.
 
         Returns: the reply, a dictionary; with "error" where student code raised.
 
@@ -332,6 +359,8 @@ class Sandbox:
             Trouble: there is none: out of time or memory, or dead.
         """
         self.count += 1
+        allowed = Allowed.of(allowed)
+        seconds = allowed.seconds
         request = {"id": self.count, "do": what, "seconds": seconds, **arguments}
         end = time.monotonic() + seconds + self.limits.stop
         try:
@@ -342,7 +371,7 @@ class Sandbox:
         if reply.pop("id", None) != self.count:
             raise Trouble("answered what nobody had asked")
         if "stopped" in reply:
-            raise Trouble(f"did not finish within {seconds:.3g} seconds", alive=True)
+            raise Trouble(allowed.told, alive=True)
         return reply
 
     def _send(self, data, end):
@@ -367,7 +396,7 @@ class Sandbox:
             if not part:
                 raise Trouble("ended the process it ran in")
             data += part
-        return bytes(data)
+        return data
 
     def _wait(self, readers, writers, end):
         """Wait for a pipe, and watch time and memory meanwhile."""

@@ -8,6 +8,7 @@ import json
 from dataclasses import asdict, dataclass, field
 
 GRADED, NEEDS_REVIEW, REJECTED = "graded", "needs review", "rejected"
+FAILED = "the grader failed"
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,14 @@ class Answer:
         max: the most it can earn.
         points: what a person gave; 0.0 if unanswered, None while it awaits a person.
         comment: what that person wrote, or "".
+        elsewhere: where the text was found if not in its own cell, or "".
     """
 
     text: str
     max: float
     points: float | None = None
     comment: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True)
@@ -101,8 +104,8 @@ class Verdict:
         exercises: by name, in the order of the lesson.
         answers: by the question's name, in the order of the lesson.
         notes: what a person may want to know, such as "the cell of x was missing".
-        platform: {"kind": "moodle" or "canvas", "id": .., "name": ..} where the file
-            names tell, else {}.
+        platform: what the names of files tell, else {}: "kind", such as "moodle"; "id"
+            and "name" there; "file", as it named what was handed in; "late": "yes".
     """
 
     student: str
@@ -142,12 +145,30 @@ class Verdict:
         return {name: names for name, names in found.items() if names}
 
     @property
+    def unreadable(self):
+        """Whether there is nothing to mark: the file holds no work of the lesson.
+
+        A failure of the grader is not that: there the work is, and nobody judged it.
+        """
+        judged = any(e.points is not None for e in self.exercises.values())
+        written = any(answer.text for answer in self.answers.values())
+        failed = self.reason.startswith(FAILED)
+        return self.status == NEEDS_REVIEW and not (judged or written or failed)
+
+    @property
+    def may_earn(self):
+        """Points, if all that awaits a person were right."""
+        if self.unreadable:
+            return 0.0
+        return sum(t.max if t.points is None else t.points for t in self._tasks)
+
+    @property
     def _tasks(self):
         return [*self.exercises.values(), *self.answers.values()]
 
     def to_json(self):
-        """The verdict as one line of JSON."""
-        return json.dumps(asdict(self), ensure_ascii=False)
+        """The verdict as one line of JSON, in ASCII: other letters may end lines."""
+        return json.dumps(asdict(self))
 
     @classmethod
     def from_json(cls, text):

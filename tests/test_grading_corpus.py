@@ -10,6 +10,7 @@ import pytest
 from submissions import COURSE, FULL, LESSON, LIMITS, at, cases, content, solved, task
 
 from grading import config, pool, records
+from grading.page import plain_page
 from grading.verdict import GRADED, Answer, Exercise, Receipt, Verdict
 
 pytestmark = pytest.mark.sandbox
@@ -47,7 +48,7 @@ def left_running():
 
 def grade(chosen, jobs=2):
     with pool.local(jobs) as make:
-        return {v.student: v for _, v in pool.grade_all(make, map(task, chosen))}
+        return {v.student: v for _, v in pool.run(make, map(task, chosen))}
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +60,7 @@ def class_folder(tmp_path_factory):
     with records.Records(folder) as kept:
         verdict = replace(verdict, **_nothing())
         kept.add(verdict)
-        kept.record(verdict, content(solved()))
+        kept.record(verdict, content(solved()), plain_page(verdict))
     return folder
 
 

@@ -72,7 +72,7 @@ def test_what_fails_above_an_answer_costs_it_nothing(line):
 
 def test_a_helper_of_the_lesson_may_be_used():
     cells = [cell.source for cell in COURSE.lesson.of("code")]
-    parts = [part for source in cells for part in judge.rebuild.definitions(source)]
+    parts = [part for source in cells for part in judge.code.definitions(source)]
     name = next(p for p in parts if p.startswith("def "))[4:].split("(")[0]
     answer = f"assert callable({name})\n{RIGHT}".replace("x.mean", f"{name} and x.mean")
     assert grade(with_answer(answer)).exercises[FIRST].points == FULL[FIRST]

@@ -3,6 +3,8 @@
 import multiprocessing
 from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
+from functools import partial
+from pathlib import Path
 
 import pytest
 from submissions import FIRST, FULL, LESSON, LIMITS, content, solved, with_answer
@@ -13,16 +15,17 @@ from grading.verdict import NEEDS_REVIEW
 BYTES = content(solved())
 
 
+def job(student, data=BYTES, **more):
+    facts = {"seed": 1, "lesson": LESSON, "student": student, "content": data} | more
+    failed = partial(judge.not_judged, facts)
+    return pool.Job(judge.grade_bytes, lambda: facts, failed, student)
+
+
 def tasks(count, most=None):
     for number in range(count):
         if most is not None:
             most.append(number)
-        yield {
-            "read": lambda: BYTES,
-            "seed": 1,
-            "lesson": LESSON,
-            "student": f"student-{number}",
-        }
+        yield job(f"student-{number}")
 
 
 class Instant:
@@ -52,7 +55,7 @@ class Instant:
 
 
 def graded(make, count=9):
-    return {t["student"]: v for t, v in pool.grade_all(make, tasks(count))}
+    return {job.of: v for job, v in pool.run(make, tasks(count))}
 
 
 def test_everything_is_graded_once():
@@ -77,29 +80,32 @@ def test_an_error_of_the_grader_is_told():
 
 
 def test_only_a_few_are_under_way():
-    taken = []
-    running = pool.grade_all(Instant(), tasks(100, taken))
+    asked = []
+    jobs = [job(f"student-{number}") for number in range(100)]
+    for each in jobs:
+        each.arguments = lambda make=each.arguments: asked.append(1) or make()
+    running = pool.run(Instant(), jobs)
     next(running)
-    assert len(taken) <= 2 * pool.AHEAD + 1 or len(taken) == 100
+    assert len(asked) <= 2 * pool.AHEAD
     running.close()
+
+
+def test_what_cannot_be_read_any_more_is_left_to_a_person():
+    jobs = list(tasks(3))
+    jobs[1].arguments = lambda: Path("/no/such/file").read_bytes()
+    found = {job.of: v for job, v in pool.run(Instant(), jobs)}
+    assert found["student-1"].status == NEEDS_REVIEW
+    assert "No such file" in found["student-1"].reason
+    assert found["student-2"] == "verdict of student-2"
 
 
 @pytest.mark.sandbox
 def test_workers_grade_and_end():
     wrong = with_answer("def batchnorm_forward(*args):\n    return 1, 2, 3")
     both = {"solved": BYTES, "wrong": content(wrong)}
-    jobs = [
-        {
-            "read": lambda data=data: data,
-            "seed": 1,
-            "lesson": LESSON,
-            "student": name,
-            "limits": LIMITS,
-        }
-        for name, data in both.items()
-    ]
+    jobs = [job(name, data, limits=LIMITS) for name, data in both.items()]
     with pool.local(2) as make:
-        found = {v.student: v for _, v in pool.grade_all(make, jobs)}
+        found = {v.student: v for _, v in pool.run(make, jobs)}
     points = {name: e.points for name, e in found["wrong"].exercises.items()}
     assert points == FULL | {FIRST: 0.0}
     assert found["solved"].points == sum(FULL.values())

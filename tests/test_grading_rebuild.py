@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from nbformat import validate
 from submissions import COURSE, FIRST, LIMITS, at, content, index, solved, untouched
 
-from grading import rebuild
+from grading import code, rebuild
 
 
 def rebuilt(nb):
@@ -71,27 +71,27 @@ def test_definitions_are_kept_and_work_is_not():
         "def g():\n    return 1\nclass C:\n    pass\nfor k in range(10**9): pass\n"
         "os.environ['A'] = '1'\nprint(1)\nthing.attribute = 3\n"
     )
-    kept = "\n".join(rebuild.definitions(source))
+    kept = "\n".join(code.definitions(source))
     for part in ("import os", "pi", "N = 3", "lambda", "def g", "class C"):
         assert part in kept
     for part in ("slow", "range", "environ", "print", "attribute"):
         assert part not in kept
-    assert rebuild.definitions("x = (") == rebuild.definitions("\0") == []
+    assert code.definitions("x = (") == code.definitions("\0") == []
 
 
 def test_a_magic_hides_no_definition_and_lines_count():
     source = "%matplotlib widget\nimport os\n!pip install x\ndef f():\n    pass\n"
-    assert rebuild.definitions(source) == ["import os", "def f():\n    pass"]
-    assert rebuild.definitions(source, after=2) == ["def f():\n    pass"]
+    assert code.definitions(source) == ["import os", "def f():\n    pass"]
+    assert code.definitions(source, after=2) == ["def f():\n    pass"]
 
 
 def test_helpers_of_the_lesson_are_lent_with_what_they_need():
     cells = [c.source for c in COURSE.lesson.of("code")]
-    every = [part for source in cells for part in rebuild.definitions(source)]
+    every = [part for source in cells for part in code.definitions(source)]
     name = next(p.split("(")[0].removeprefix("def ") for p in every if p[:4] == "def ")
-    [*_, lent] = rebuild.borrowed(f"y = {name}(x)", COURSE)
+    [*_, lent] = code.used_of_lesson(f"y = {name}(x)", tuple(cells))
     assert lent.startswith(f"def {name}(")
-    assert rebuild.borrowed("y = 3", COURSE) == []
+    assert code.used_of_lesson("y = 3", tuple(cells)) == []
 
 
 def test_a_note_tells_of_a_cell_that_is_missing():

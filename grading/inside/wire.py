@@ -18,6 +18,8 @@ TEXT = 10_000
 ITEM = 300  # characters of a text among others: NumPy gives each the longest one's room
 ITEMS = 500_000  # of one list
 BYTES = 30_000_000  # of one array
+LISTS = 200_000  # lists and objects of a message
+VALUES = 2_000_000  # of a message
 HEAD = struct.Struct(">I")
 DTYPE = re.compile(r"[<>|=]?([fiu][1248]|f16|c8|c16|b1)")
 
@@ -128,13 +130,29 @@ def pack(message, most):
 def unpack(body):
     """The message that JSON holds.
 
+    Each value takes many times its room in the text, so they are counted before.
+
     Raises:
         BadMessage: it holds none.
     """
+    lists = body.count(b"[") + body.count(b"{")
+    if lists > LISTS or body.count(b",") > VALUES:
+        raise BadMessage(f"{lists} lists in an answer; {LISTS} may cross")
     try:
-        message = json.loads(body)
+        message = json.loads(body.decode("ascii"))
     except (ValueError, RecursionError):
         raise BadMessage("no JSON") from None
     if not isinstance(message, dict):
         raise BadMessage("no message")
-    return message
+    return whole(message) if b"\\ud" in body or b"\\uD" in body else message
+
+
+def whole(value):
+    """A message without half characters, which no file can hold."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, list):
+        return [whole(item) for item in value]
+    if isinstance(value, dict):
+        return {whole(key): whole(item) for key, item in value.items()}
+    return value

@@ -5,8 +5,9 @@ Each is made by code from the course's own lesson 01: `cases()`.
 
 import json
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from grading import config, master
+from grading import config, judge, master, pool
 from grading.verdict import GRADED, NEEDS_REVIEW
 from tools.build import dumps
 from tools.lesson import BEGIN, END
@@ -107,14 +108,11 @@ def review(name, nb, points=None, says="", small=False):
 
 
 def task(case, seed=5):
-    """The arguments that have a submission graded by a pool."""
-    return {
-        "read": lambda: case.content,
-        "seed": seed,
-        "lesson": LESSON,
-        "student": case.name,
-        "limits": SMALL if case.small else LIMITS,
-    }
+    """The job that has a submission graded by a pool."""
+    facts = {"seed": seed, "lesson": LESSON, "student": case.name}
+    facts |= {"limits": SMALL if case.small else LIMITS, "content": case.content}
+    failed = partial(judge.not_judged, facts)
+    return pool.Job(judge.grade_bytes, lambda: facts, failed, case.name)
 
 
 def cases():
