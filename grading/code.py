@@ -176,20 +176,26 @@ def _parts(node, lines):
 
 def _values(node, lines):
     """The assignments in one that cost nothing, each alone."""
-    if _assigns(node):
-        return [_cut(node, lines)]
-    targets = node.targets if isinstance(node, ast.Assign) else []
-    several = len(targets) == 1 and isinstance(targets[0], ast.Tuple | ast.List)
-    if not several or not isinstance(node.value, ast.Tuple | ast.List):
-        return []
-    pairs = list(zip(targets[0].elts, node.value.elts, strict=False))
-    if len({len(targets[0].elts), len(node.value.elts)}) > 1:
-        return []
+    pairs = _pairs(node)
+    if not pairs:
+        return [_cut(node, lines)] if _assigns(node) else []
     return [
         f"{name.id} = ({_cut(value, lines)})"
         for name, value in pairs
         if isinstance(name, ast.Name) and _cheap(value)
     ]
+
+
+def _pairs(node):
+    """Names and values of an assignment of several to several, or nothing."""
+    targets = node.targets if isinstance(node, ast.Assign) else [None]
+    sides = targets[0], node.value
+    if len(targets) > 1 or not all(isinstance(s, ast.Tuple | ast.List) for s in sides):
+        return []
+    names, values = (side.elts for side in sides)
+    starred = any(isinstance(each, ast.Starred) for each in [*names, *values])
+    equal = len(names) == len(values) and not starred
+    return list(zip(names, values, strict=True)) if equal else []
 
 
 def _assigns(node):

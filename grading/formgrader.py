@@ -80,7 +80,11 @@ class Exporter(HTMLExporter):
 
     @pass_context
     def markdown2html(self, context, source):
-        text = clean(super().markdown2html(context, markup.readable(source)))
+        source = markup.readable(source)
+        if markup.too_much(source):
+            text = f"<pre>{html.escape(source)}</pre>"
+        else:
+            text = markup.drawn(clean(super().markdown2html(context, source)))
         if "rubric" not in context["cell"].metadata:
             return text
         head = "Rubric: you see it, students do not"

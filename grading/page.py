@@ -16,7 +16,8 @@ from .verdict import GRADED
 
 def page(content, verdict):
     """The text of the notebook for a verdict and the bytes it judges."""
-    return dumps(graded_notebook(verdict, master.lesson(verdict.lesson), content))
+    made = dumps(graded_notebook(verdict, master.lesson(verdict.lesson), content))
+    return made.encode("utf-8", "replace").decode()
 
 
 def plain_page(verdict):

@@ -7,6 +7,7 @@ Reads the receipts and the gradebook, and writes into `report/` beside them:
     grades.csv        one row per student; tasks.csv: one row per task of a student
     canvas.csv        for Canvas: Grades, Import
     moodle.csv        for Moodle: Grades, Import; moodle-01_*.csv: grading worksheets
+    return/           with --return: feedback in bulk, named as the platform names it
 """
 
 import argparse
@@ -24,7 +25,7 @@ import jinja2
 
 from tools import build
 
-from . import markup
+from . import handback, markup, roster
 from .verdict import GRADED, NEEDS_REVIEW
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,6 +45,7 @@ class Student:
     name: str
     page: str
     verdicts: dict
+    row: object = None  # of the roster
 
     @property
     def points(self):
@@ -52,6 +54,11 @@ class Student:
     @property
     def max(self):
         return sum(verdict.max for verdict in self.verdicts.values())
+
+    @property
+    def late(self):
+        """Numbers of the lessons that came late."""
+        return [name[:2] for name, v in self.verdicts.items() if is_late(v)]
 
     @property
     def final(self):
@@ -70,23 +77,39 @@ def state(verdict):
     return "final" if verdict.status == GRADED else verdict.status
 
 
+def is_late(verdict):
+    """Whether the platform's file names say that it came late."""
+    return bool(verdict.platform.get("late"))
+
+
 def count(number, noun):
     return f"{number} {noun}" + ("" if str(number) == "1" else "s")
 
 
-def students_of(verdicts):
-    """The students in order of their ids; those of whom there is a verdict."""
+def students_of(verdicts, rows=()):
+    """The students in order of their ids: who handed in, and who is on the roster."""
     by_id, taken = defaultdict(dict), set()
+    listed = {row.student: row for row in rows}
+    for id in sorted({*listed, *(verdict.student for verdict in verdicts)}):
+        by_id[id] = {}
     for verdict in sorted(verdicts, key=lambda v: (v.student, v.lesson)):
         by_id[verdict.student][verdict.lesson] = verdict
     return [
-        Student(id, name_of(mine.values()), page_name(id, taken), mine)
+        Student(
+            id,
+            name_of(mine.values(), listed.get(id)),
+            page_name(id, taken),
+            mine,
+            listed.get(id),
+        )
         for id, mine in by_id.items()
     ]
 
 
-def name_of(verdicts):
-    """The name that the learning platform's file names tell, or nothing."""
+def name_of(verdicts, row=None):
+    """The name that the roster or the learning platform's file names tell, or ""."""
+    if row and row.name:
+        return markup.readable(row.name)
     names = (verdict.platform.get("name", "") for verdict in verdicts)
     return markup.readable(next(filter(None, names), ""))
 
@@ -144,7 +167,8 @@ def grades_csv(students):
         row = [student.id, student.name]
         for lesson, most in lessons.items():
             if verdict := student.verdicts.get(lesson):
-                row += [float(verdict.points), float(verdict.max), state(verdict)]
+                words = state(verdict) + (", late" if is_late(verdict) else "")
+                row += [float(verdict.points), float(verdict.max), words]
             else:
                 row += ["", float(most), "not handed in"]
         total = "final" if student.final else "provisional"
@@ -178,9 +202,15 @@ def canvas_csv(students, provisional=False):
     yield ["    Points Possible", "", "", "", "", *map(float, lessons.values())]
     for student in students:
         number = platform_id(student, "canvas")
-        login = "" if number else student.id
+        number = number or (student.row.cell(("id",)) if in_canvas(student) else "")
+        known = "" if number else login(student)
         points = (exported(student, lesson, provisional) for lesson in lessons)
-        yield [student.name or student.id, number, "", login, "", *points]
+        yield [student.name or student.id, number, "", known, "", *points]
+
+
+def in_canvas(student):
+    """Whether the roster is a table that Canvas has exported."""
+    return bool(student.row) and "sisloginid" in student.row.cells
 
 
 def moodle_csv(students, provisional=False):
@@ -189,7 +219,14 @@ def moodle_csv(students, provisional=False):
     yield ["Username", "Full name", *lessons]
     for student in students:
         points = (exported(student, lesson, provisional) for lesson in lessons)
-        yield [student.id, student.name, *points]
+        yield [login(student), student.name, *points]
+
+
+def login(student):
+    """What a student is called at the platform, as far as it is known."""
+    if student.row:
+        return student.row.cell(roster.LOGINS) or student.row.id
+    return "" if platform_id(student, "moodle") else student.id
 
 
 def moodle_worksheet(students, lesson, provisional=False):
@@ -276,6 +313,7 @@ def pages(lessons):
     environment.globals.update(
         count=count,
         details=details,
+        late=is_late,
         state=state,
         untried=untried,
         title=lambda *key: named.get(key if key[1:] else key[0], key[-1]),
@@ -339,21 +377,25 @@ def mistake_rows(students):
 
 
 def awaiting_rows(students):
-    """How many answers each question has that await a person."""
-    found = Counter(
-        (lesson, name)
-        for student in students
-        for lesson, verdict in student.verdicts.items()
-        for name in verdict.awaits
-    )
-    return sorted((*key, number) for key, number in found.items())
+    """How many answers each question has that await a person, in lesson order."""
+    found, places = Counter(), {}
+    for student in students:
+        for lesson, verdict in student.verdicts.items():
+            for place, name in enumerate([*verdict.exercises, *verdict.answers]):
+                places[lesson, name] = place
+            if not verdict.unreadable:
+                found.update((lesson, name) for name in verdict.awaits)
+    order = sorted(found, key=lambda key: (key[0], places[key], key[1]))
+    return [(*key, found[key]) for key in order]
 
 
-def overview(environment, students, rejected):
+def overview(environment, students, rejected, others):
     verdicts = [v for student in students for v in student.verdicts.values()]
     return environment.get_template("overview.html").render(
         students=students,
         rejected=rejected,
+        others=[verdict for mine in others.values() for verdict in mine],
+        missing=[student for student in students if not student.verdicts],
         review=[v for v in verdicts if v.status == NEEDS_REVIEW],
         awaiting=awaiting_rows(students),
         lessons=list(lesson_rows(students)),
@@ -365,7 +407,9 @@ def overview(environment, students, rejected):
 # files
 
 
-def write(verdicts, rejected, folder, lessons=(), provisional=False):
+def write(
+    verdicts, rejected, folder, lessons=(), provisional=False, others=None, rows=()
+):
     """Write every file of the report.
 
     Args:
@@ -374,22 +418,38 @@ def write(verdicts, rejected, folder, lessons=(), provisional=False):
         folder: where to; pages of students who are gone are taken away.
         lessons: the sources, for their titles.
         provisional: whether platforms also get points that are not final.
+        others: attempts that do not count, lists by (student, lesson).
+        rows: of the roster.
 
     Returns: the `Student`s.
     """
-    students, environment = students_of(verdicts), pages(lessons)
+    students, environment = students_of(verdicts, rows), pages(lessons)
     feedback = folder / "feedback"
     feedback.mkdir(parents=True, exist_ok=True)
     for name, content in csv_files(students, provisional).items():
         (folder / name).write_bytes(content)
     page = environment.get_template("feedback.html")
-    for student in students:
-        save(feedback / student.page, page.render(student=student))
+    present = [student for student in students if student.verdicts]
+    for student in present:
+        text = feedback_page(page, student, others or {})
+        save(feedback / student.page, text)
     for path in feedback.glob("*.html"):
-        if path.name not in {student.page for student in students}:
+        if path.name not in {student.page for student in present}:
             path.unlink()
-    save(folder / "overview.html", overview(environment, students, rejected))
+    text = overview(environment, students, rejected, others or {})
+    save(folder / "overview.html", text)
     return students
+
+
+def feedback_page(page, student, others):
+    """The text of a student's page; whatever one holds, the next one is written."""
+    tries = {v: len(others.get((student.id, v), ())) + 1 for v in student.verdicts}
+    try:
+        return page.render(student=student, tries=tries)
+    except Exception as error:
+        print(f"{student.id}: the page cannot be made: {error!r}", file=sys.stderr)
+        points = f"{number(student.points)} of {number(student.max)} points"
+        return f"<!DOCTYPE html><title>Results</title><p>{student.id}: {points}"
 
 
 def save(path, text):
@@ -399,6 +459,7 @@ def save(path, text):
 def summary(students, rejected, folder, provisional):
     """What an instructor reads in the terminal."""
     verdicts = [v for student in students for v in student.verdicts.values()]
+    students = [student for student in students if student.verdicts]
     review = sum(v.status == NEEDS_REVIEW for v in verdicts)
     awaiting = sum(len(v.awaits) for v in verdicts if v.status == GRADED)
     final = sum(map(is_final, verdicts))
@@ -430,14 +491,23 @@ def main(argv=None):
     parser.add_argument("--into", type=Path, default=records.GRADES, help=help)
     help = "give platforms points that are not final, too"
     parser.add_argument("--provisional", action="store_true", help=help)
+    text = "also pack the pages as the platform takes them back, or in plain folders"
+    kinds = handback.KINDS
+    parser.add_argument("--return", dest="back", choices=kinds, help=text)
     args = parser.parse_args(argv)
     verdicts, rejected = records.verdicts(args.into), records.rejected(args.into)
     if not verdicts and not rejected:
         sys.exit(f"Nothing is graded yet in {args.into}. Run: course.py grade FOLDER")
     folder = args.into / "report"
     lessons = build.load(ROOT)[0]
-    students = write(verdicts, rejected, folder, lessons, args.provisional)
+    others, rows = records.others(args.into), roster.kept(args.into)
+    made = folder, lessons, args.provisional, others, rows
+    students = write(verdicts, rejected, *made)
     print("".join(summary(students, rejected, folder, args.provisional)), end="")
+    if args.back:
+        print(
+            "".join(handback.write(students, args.back, folder, pages(lessons))), end=""
+        )
 
 
 if __name__ == "__main__":

@@ -139,6 +139,12 @@ def read(path):
         raise Refused(f"--roster {path}: {error}") from None
 
 
+def kept(folder):
+    """The rows of the roster that `grade` has kept in a folder of grades, if any."""
+    path = Path(folder) / "roster.csv"
+    return read(path).rows if path.exists() else []
+
+
 def _rows(cells, heading, source):
     held = defaultdict(set)
     for number, row in enumerate(cells):

@@ -178,6 +178,8 @@ class Walk:
         if not naming.NOTEBOOK.fullmatch(names[-1]):
             self.items.append(Item(names, when))
             return
+        if size > self.limits.notebook:
+            raise Refused(f"{size} bytes, at most {self.limits.notebook}")
         content = self.content(stream, self.limits.notebook, budget)
         digest = hashlib.sha256(content).hexdigest()
         read = self.keep(content, digest)
@@ -234,8 +236,6 @@ class Walk:
         zipped = inner[-1].lower().endswith(".zip")
         if zipped and depth >= self.limits.depth:
             raise Refused(f"zips in zips, more than {self.limits.depth} deep")
-        if not zipped and entry.file_size > self.limits.notebook:
-            raise Refused(f"{entry.file_size} bytes, at most {self.limits.notebook}")
         with _damage_refused(), archive.open(entry) as stream:
             if not zipped:
                 self.take(inner, entry.date_time, stream, entry.file_size, budget)

@@ -89,8 +89,8 @@ def test_helpers_of_the_lesson_are_lent_with_what_they_need():
     cells = [c.source for c in COURSE.lesson.of("code")]
     every = [part for source in cells for part in code.definitions(source)]
     name = next(p.split("(")[0].removeprefix("def ") for p in every if p[:4] == "def ")
-    [*_, lent] = code.used_of_lesson(f"y = {name}(x)", tuple(cells))
-    assert lent.startswith(f"def {name}(")
+    lent = code.used_of_lesson(f"def f(x):\n    return {name}(x)", tuple(cells))
+    assert lent[-1].startswith(f"def {name}(")
     assert code.used_of_lesson("y = 3", tuple(cells)) == []
 
 

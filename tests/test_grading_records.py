@@ -1,5 +1,6 @@
 """Records: written once, by one writer, and whole after any kill."""
 
+import errno
 import json
 import shutil
 import sqlite3
@@ -10,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from submissions import COURSE, FULL, LESSON, content, solved, untouched
 
-from grading import intake, records
+from grading import intake, page, records
+from grading.page import plain_page
 from grading.verdict import (
     GRADED,
     NEEDS_REVIEW,
@@ -61,7 +63,16 @@ def kept(folder):
 def enter(kept, *verdicts, policy="best", force=False):
     for made in verdicts:
         kept.add(made)
-    return kept.settle([attempt(made) for made in verdicts], policy, force)
+    return settle(kept, verdicts, policy, force)
+
+
+def settle(kept, verdicts, policy="best", force=False):
+    """Let what counts count, as the command does."""
+    chosen = kept.choose([attempt(made) for made in verdicts], policy)
+    before, now, _ = chosen
+    if before is not now or force:
+        kept.record(now, BYTES, plain_page(now), policy)
+    return before, now
 
 
 def dump(folder):
@@ -154,7 +165,8 @@ def test_points_arrive_and_answers_await_a_person(kept):
 def test_what_nobody_judged_is_open_and_what_is_empty_is_nothing(kept):
     nothing = {n: Answer("", t.points, 0.0) for n, t in COURSE.questions.items()}
     not_judged = {n: Exercise(None, p, reason="died") for n, p in FULL.items()}
-    enter(kept, verdict(exercises=not_judged, answers=nothing, status=NEEDS_REVIEW))
+    failed = {"status": NEEDS_REVIEW, "reason": "the grader failed: it died"}
+    enter(kept, verdict(exercises=not_judged, answers=nothing, **failed))
     for _, name, automatic, _, waits in dump(kept.folder):
         graded = name.startswith("check-")
         assert (automatic, waits) == ((None, 1) if graded else (0.0, 0))
@@ -202,10 +214,131 @@ def test_the_policy_decides(kept, policy, wanted):
     assert [v.points for v in records.verdicts(kept.folder)] == [4 * wanted]
 
 
-def test_the_best_is_graded_and_of_equals_the_last(kept):
+def test_of_equals_the_last_counts(kept):
     attempts = [verdict(points=1, sha="a"), verdict(points=1, sha="b")]
-    attempts.append(verdict(points=3, sha="c", status=NEEDS_REVIEW))
     assert enter(kept, *attempts)[1].receipt.sha256[0] == "b"
+
+
+def written(sha, exercises, answered, **facts):
+    """A verdict with the points of each exercise, and how many answers are written."""
+    names = enumerate(COURSE.questions.items())
+    answers = {
+        n: Answer(
+            "text" if k < answered else "", t.points, None if k < answered else 0.0
+        )
+        for k, (n, t) in names
+    }
+    pairs = zip(FULL.items(), exercises, strict=True)
+    made = {n: Exercise(p, most) for (n, most), p in pairs}
+    return verdict(sha=sha, exercises=made, answers=answers, **facts)
+
+
+def test_an_attempt_is_judged_by_what_it_may_still_earn(kept):
+    """An empty draft that is final at 0, and a better one that a person must see."""
+    draft = written("a", [0.0] * len(FULL), 0)
+    late = written(
+        "b", [None, *list(FULL.values())[1:]], 4, status=NEEDS_REVIEW, reason="died"
+    )
+    assert enter(kept, draft, late)[1].receipt.sha256[0] == "b"
+    full = written("c", FULL.values(), 0, student="bob")
+    nearly = [list(FULL.values())[0] - 0.3, *list(FULL.values())[1:]]
+    texts = written("d", nearly, 4, student="bob")
+    assert enter(kept, texts, full)[1].receipt.sha256[0] == "d"
+
+
+def test_a_file_without_work_never_beats_work(kept):
+    good = written("a", FULL.values(), 2)
+    garbage = written(
+        "b", [None] * len(FULL), 0, status=NEEDS_REVIEW, reason="the file is empty"
+    )
+    assert garbage.unreadable
+    assert enter(kept, good, garbage)[1].receipt.sha256[0] == "a"
+
+
+def test_a_person_decides_where_another_attempt_may_be_worth_more(kept):
+    full = written("a", FULL.values(), 0)
+    first = list(FULL.values())[0] - 0.3
+    texts = written("b", [first, *list(FULL.values())[1:]], 1)
+    enter(kept, full, texts)
+    [told] = records.verdicts(kept.folder)
+    assert told.receipt.sha256[0] == "b" and told.status == GRADED
+    name = next(iter(COURSE.questions))
+    mark(kept.folder, "ada", COURSE.questions[name].cell, 0.0)
+    [told] = records.verdicts(kept.folder)
+    assert told.status == NEEDS_REVIEW and "aaaaaaaa" in told.reason
+    assert [
+        v.receipt.sha256[0] for v in records.others(kept.folder)["ada", LESSON]
+    ] == ["a"]
+    kept.receipts.append({"chosen": ["ada", LESSON, "a" * 64]})
+    assert settle(kept, [full, texts])[1].receipt.sha256[0] == "a"
+    mark(kept.folder, "ada", COURSE.questions[name].cell, 2.0)
+
+
+def test_a_garbage_file_is_one_box(kept):
+    garbage = written(
+        "b", [None] * len(FULL), 0, status=NEEDS_REVIEW, reason="the file is empty"
+    )
+    enter(kept, garbage)
+    assert sum(waits for *_, waits in dump(kept.folder)) == 1
+    [told] = records.verdicts(kept.folder)
+    assert told.status == NEEDS_REVIEW
+    mark(kept.folder, "ada", next(iter(COURSE.exercises.values())).graded, 0.0)
+    [told] = records.verdicts(kept.folder)
+    assert told.status == GRADED and told.points == 0
+
+
+def test_who_is_called_otherwise_now_keeps_the_grade(kept):
+    enter(kept, verdict("Ada-Lovelace"))
+    old = attempt(verdict("Ada-Lovelace"))
+    now = replace(old, student="u123", sha256="a" * 64)
+    assert kept.move([now]) == ["Ada-Lovelace"]
+    assert ("u123", LESSON, "a" * 64) in kept.receipts.known
+    assert ("Ada-Lovelace", LESSON) not in kept.receipts.counting
+    assert kept.move([now]) == []
+
+
+SEPARATORS = "a\u2028b\u2029c\x85d\x0be\x1cf\udc80"
+
+
+def test_no_character_ends_a_line_but_the_line_feed(folder):
+    made = verdict(reason=SEPARATORS, notes=(SEPARATORS,), status=NEEDS_REVIEW)
+    with records.Records(folder) as kept:
+        enter(kept, made)
+        kept.reject([verdict(reason=SEPARATORS)])
+    assert len(records.verdicts(folder)) == 1
+    assert records.rejected(folder)[0].reason == SEPARATORS
+
+
+def test_records_of_before_are_read(folder):
+    """They were written with all letters as they are."""
+    made = verdict(reason=SEPARATORS[:-1], status=NEEDS_REVIEW)
+    text = json.dumps({"verdict": json.loads(made.to_json())}, ensure_ascii=False)
+    (folder / "receipts.jsonl").write_bytes(text.encode() + b"\n")
+    assert records.Receipts(folder).known[records.key(made)] == made
+
+
+def test_a_damaged_line_costs_itself_alone(folder):
+    with records.Records(folder) as kept:
+        enter(kept, verdict(), verdict(sha="b"))
+    path = folder / "receipts.jsonl"
+    lines = path.read_bytes().split(b"\n")
+    path.write_bytes(b"\n".join([b"{damage", *lines]))
+    assert records.Receipts(folder).damaged == [1]
+    assert len(records.verdicts(folder)) == 1
+
+
+def test_a_full_disk_is_said_and_nothing_is_half_done(kept, monkeypatch):
+    from sqlalchemy.exc import OperationalError
+
+    def full(*_):
+        raise OperationalError("", {}, Exception("database or disk is full"))
+
+    monkeypatch.setattr(records, "_enter", full)
+    with pytest.raises(OSError, match="full") as problem:
+        enter(kept, verdict())
+    assert problem.value.errno == errno.ENOSPC and not kept.receipts.counting
+    monkeypatch.undo()
+    assert settle(kept, [verdict()])[0] is None and kept.receipts.counting
 
 
 def test_students_have_the_platforms_names(kept):
@@ -238,7 +371,7 @@ def test_notebooks_lie_where_nbgrader_looks(kept):
 
 def test_a_broken_file_is_shown_with_its_reason(tmp_path):
     made = verdict(status=NEEDS_REVIEW, reason="the file is empty")
-    nb = records.graded_notebook(made, COURSE, b"")
+    nb = page.graded_notebook(made, COURSE, b"")
     assert "the file is empty" in nb.cells[0].source
     assert [c.source for c in nb.cells[1:]] == [c.source for c in untouched().cells]
 
@@ -281,7 +414,7 @@ def test_what_a_kill_left_out_is_made_up_for(folder):
         kept.add(made)  # killed before the gradebook was written
     with records.Records(folder) as kept:
         assert records.key(made) in kept.receipts.known
-        before, now = kept.settle([attempt(made)], "best")
+        before, now = settle(kept, [made])
         assert before is None and now == made
     assert len(dump(folder)) == len(FULL) + len(COURSE.questions)
 
