@@ -5,6 +5,7 @@ stands in the notebook.
 """
 
 import ast
+import builtins
 import re
 import symtable
 from functools import cache
@@ -110,20 +111,17 @@ def _lent(sources):
     """Of each thing that is defined: (names it makes, names it uses, whether it is a
     value, source). Cached: it is the same for every student of a lesson.
     """
-    found = []
+    found, known = [], {*MODULES, *dir(builtins)}
     for body, lines in map(_parsed, sources):
-        for node in body:
-            if isinstance(node, IMPORTS):
-                continue  # the set-up has them
-            for part, value in _parts(node, lines):
-                tree = ast.parse(part)
-                used = {n.id for n in ast.walk(tree) if _loads(n)}
+        parts = (_parts(n, lines) for n in body if not isinstance(n, IMPORTS))
+        for part, value in (part for each in parts for part in each):
+            names = [n for n in ast.walk(ast.parse(part)) if isinstance(n, ast.Name)]
+            stored = {n.id for n in names if isinstance(n.ctx, ast.Store)}
+            used = {n.id for n in names} - stored
+            if not value or used <= known:  # else it is made of what is computed
                 found.append((bound(part), used, value, part))
+                known |= found[-1][0]
     return found
-
-
-def _loads(node):
-    return isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
 
 
 def free_names(source):

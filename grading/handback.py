@@ -1,6 +1,6 @@
 """Feedback in bulk: pages named as the platform named what was handed in.
 
-return/moodle-LESSON.zip    Moodle: View all submissions, Upload multiple feedback files
+return/moodle-LESSON.zip    Moodle: Upload multiple feedback files in a zip
 return/canvas-LESSON.zip    Canvas: Re-upload submissions
 return/folder/STUDENT/      for everything else
 """

@@ -181,6 +181,12 @@ class Match:
                 return name
         return self.texts.get(plain(cell.source), "")
 
+    @cached_property
+    def imported(self):
+        """The imports of the lesson's set-up, as they stand there."""
+        parts = code.definitions(_setup(self.master))
+        return {part for part in parts if part.startswith(("import ", "from "))}
+
     @property
     def known(self):
         """Whether some cell stands for an exercise, check, question or answer here."""
@@ -307,7 +313,9 @@ def _extras(match, used):
             extras.setdefault((name, "before"), []).append(cell)
         elif kind in CODE_KINDS and match.touched(index):
             # the lesson's own cell, edited: not run, but what it defines may be used
-            if found := code.definitions(cell.source):
+            given = match.imported  # the set-up has these, as far as they are used
+            found = [p for p in code.definitions(cell.source) if p not in given]
+            if found:
                 own = Cell("\n".join(found), "code")
                 extras.setdefault((place, "after"), []).append(own)
     return extras

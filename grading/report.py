@@ -26,6 +26,7 @@ import jinja2
 from tools import build
 
 from . import handback, markup, roster
+from .naming import identifier
 from .verdict import GRADED, NEEDS_REVIEW
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -226,7 +227,8 @@ def login(student):
     """What a student is called at the platform, as far as it is known."""
     if student.row:
         return student.row.cell(roster.LOGINS) or student.row.id
-    return "" if platform_id(student, "moodle") else student.id
+    named = platform_id(student, "moodle") and identifier(student.name)
+    return "" if named and student.id.startswith(named) else student.id
 
 
 def moodle_worksheet(students, lesson, provisional=False):
@@ -505,9 +507,8 @@ def main(argv=None):
     students = write(verdicts, rejected, *made)
     print("".join(summary(students, rejected, folder, args.provisional)), end="")
     if args.back:
-        print(
-            "".join(handback.write(students, args.back, folder, pages(lessons))), end=""
-        )
+        lines = handback.write(students, args.back, folder, pages(lessons))
+        print("".join(lines), end="")
 
 
 if __name__ == "__main__":

@@ -209,9 +209,9 @@ def _workplace():
 
 @functools.cache
 def _font_lists():
-    import matplotlib
-
-    return sorted(map(str, Path(matplotlib.get_cachedir()).glob("fontlist-*.json")))
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = os.environ.get("MPLCONFIGDIR") or Path(cache) / "matplotlib"
+    return sorted(map(str, Path(folder).glob("fontlist-*.json")))
 
 
 def _dropping():

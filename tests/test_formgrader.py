@@ -16,6 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_output, new_raw_ce
 from playwright.sync_api import expect, sync_playwright
 
 from grading import formgrader, records, report
+from grading.page import page as page_of
 from grading.verdict import GRADED, Answer, Exercise, Receipt, Row, Verdict
 from tools import build
 from tools.lesson import student_view
@@ -121,7 +122,7 @@ def grades(tmp_path):
         for student in ("ada", "bob"):
             made = verdict(student)
             kept.add(made)
-            kept.record(made, handed_in())
+            kept.record(made, handed_in(), page_of(handed_in(), made))
     return folder
 
 

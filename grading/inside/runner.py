@@ -6,6 +6,7 @@ The grader talks to it over two pipes. Cells run as plain Python; those that nee
 
 import builtins
 import importlib
+import importlib.machinery
 import os
 import random
 import signal
@@ -144,6 +145,53 @@ class Runner:
             print(thing)
 
 
+class Later(types.ModuleType):
+    """PyTorch's compiler, loaded when something of it is wanted.
+
+    An optimizer imports it, which takes longer than a notebook, only to say what it
+    must not compile. Until somebody compiles there is nothing to be said.
+    """
+
+    def __getattribute__(self, name):
+        if name in ("disable", "graph_break", "__spec__", "__dict__", "__class__"):
+            return object.__getattribute__(self, name)
+        self.__class__ = types.ModuleType
+        del self.__dict__["graph_break"], self.__dict__["disable"]
+        self.__spec__.loader.exec_module(self)
+        return getattr(self, name)
+
+
+class Lazily(importlib.machinery.PathFinder):
+    """Finds PyTorch's compiler, and has it loaded later."""
+
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        spec = super().find_spec(name, path) if name == "torch._dynamo" else None
+        if spec:
+            spec.loader = OnTouch(spec.loader)
+        return spec
+
+
+def _as_it_is(fn=None, *_, **__):
+    return _as_it_is if fn is None else fn
+
+
+class OnTouch:
+    """A loader that waits for the first touch."""
+
+    def __init__(self, loader):
+        self.loader = loader
+
+    def create_module(self, spec):
+        return None
+
+    def exec_module(self, module):
+        module.__spec__.loader = module.__loader__ = self.loader
+        module.__dict__["graph_break"] = lambda *args, **kwargs: None
+        module.__dict__["disable"] = _as_it_is
+        module.__class__ = Later
+
+
 def _stop(signum, frame):
     raise Stopped
 
@@ -193,6 +241,7 @@ def main():
     for fd in range(3):
         os.dup2(null, fd)
     sys.path.insert(0, "")
+    sys.meta_path.insert(0, Lazily)
     Runner(read, write, int(sys.argv[1])).serve()
 
 
