@@ -1,0 +1,199 @@
+"""Honest work, however messy, loses nothing; what cannot be told is for a person."""
+
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell
+from submissions import (
+    COURSE,
+    FIRST,
+    FULL,
+    LESSON,
+    LIMITS,
+    at,
+    content,
+    index,
+    messy,
+    solved,
+    untouched,
+    with_answer,
+)
+
+from grading import code, judge, master, rebuild
+from grading.verdict import GRADED, NEEDS_REVIEW
+
+CASES = {case.name: case for case in messy.cases()}
+sandboxed = pytest.mark.sandbox
+
+
+def grade(nb, lesson=LESSON):
+    data = nb if isinstance(nb, bytes) else content(nb)
+    return judge.grade_bytes(data, 1, lesson, "ada", limits=LIMITS)
+
+
+def test_there_are_enough():
+    assert len(CASES) >= 60 and len({case.lesson for case in CASES.values()}) >= 5
+
+
+@sandboxed
+@pytest.mark.parametrize("name", CASES)
+def test_messy_but_right_work_has_all_points(name):
+    case = CASES[name]
+    verdict = grade(case.content, case.lesson)
+    points = {n: e.points for n, e in verdict.exercises.items()}
+    tasks = master.lesson(case.lesson).exercises
+    assert points == {n: t.points for n, t in tasks.items()}, verdict.to_json()
+    assert verdict.status == GRADED
+
+
+RIGHT = at(solved(), FIRST).source
+
+
+@sandboxed
+@pytest.mark.parametrize(
+    "line",
+    [
+        "SCALE = float(sum(open(__file__)))",
+        "SCALE = slow_search()",
+        "for SCALE in [1]: pass",
+    ],
+)
+def test_what_only_a_demonstration_computes_is_for_a_person(line):
+    nb = with_answer(RIGHT.replace("return ", "SCALE\n    return "))
+    place = next(c for c in nb.cells if COURSE.kinds[c.id] == "code")
+    place.source += f"\n{line}\n"
+    verdict = grade(nb)
+    assert verdict.status == NEEDS_REVIEW and verdict.exercises[FIRST].points is None
+    assert "uses SCALE" in verdict.reason
+    assert {n: e.points for n, e in verdict.exercises.items()} == FULL | {FIRST: None}
+
+
+@sandboxed
+def test_a_default_that_a_demonstration_computes_is_for_a_person():
+    nb = with_answer(RIGHT.replace("eps=1e-5", "eps=FOUND"))
+    place = next(c for c in nb.cells if COURSE.kinds[c.id] == "code")
+    place.source += "\nFOUND = min(search())\n"
+    verdict = grade(nb)
+    assert verdict.exercises[FIRST].points is None and "FOUND" in verdict.reason
+
+
+@sandboxed
+def test_a_name_that_nobody_defines_is_a_wrong_answer():
+    verdict = grade(with_answer(RIGHT.replace("return ", "nobody_has_it\n    return ")))
+    assert verdict.status == GRADED and verdict.exercises[FIRST].points == 0
+
+
+@sandboxed
+def test_two_definitions_are_told():
+    verdict = grade(with_answer(f"def {FIRST}(*args):\n    return 1\n\n{RIGHT}"))
+    assert verdict.exercises[FIRST].points == FULL[FIRST]
+    assert f"{FIRST} is defined 2 times; the last one counts" in verdict.notes
+
+
+@sandboxed
+def test_a_reference_that_is_not_there_is_told():
+    source = (
+        f"from bn_helpers import norms\ndef {FIRST}(*args):\n"
+        f"    return norms.{FIRST}(*args)\n"
+    )
+    verdict = grade(with_answer(source))
+    assert any("bn_helpers.norms" in note for note in verdict.notes)
+
+
+# written answers
+
+NAME, QUESTION = next(iter(COURSE.questions.items()))
+TEXT = "The mean takes every constant away again."
+
+
+def unanswered():
+    nb = solved()
+    at(nb, QUESTION.cell).source = at(untouched(), QUESTION.cell).source
+    return nb
+
+
+def in_a_code_cell(nb):
+    nb.cells.insert(index(nb, QUESTION.cell) + 1, new_code_cell(f"# {TEXT}"))
+
+
+def as_code_that_is_none(nb):
+    nb.cells.insert(index(nb, QUESTION.cell) + 1, new_code_cell(TEXT))
+
+
+def above_the_question(nb):
+    nb.cells.insert(index(nb, f"question-{NAME}"), new_markdown_cell(TEXT))
+
+
+def between(nb):
+    nb.cells.insert(index(nb, QUESTION.cell), new_markdown_cell(TEXT))
+
+
+def at_the_top_of_the_question(nb):
+    cell = at(nb, f"question-{NAME}")
+    cell.source = f"{TEXT}\n\n{cell.source}"
+
+
+def inside_the_question(nb):
+    cell = at(nb, f"question-{NAME}")
+    lines = cell.source.split("\n")
+    cell.source = "\n".join([*lines[:2], TEXT, *lines[2:]])
+
+
+PLACES = (
+    in_a_code_cell,
+    as_code_that_is_none,
+    above_the_question,
+    between,
+    at_the_top_of_the_question,
+    inside_the_question,
+)
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+def test_a_written_answer_is_found_where_it_was_written(place):
+    nb = unanswered()
+    place(nb)
+    made = rebuild.rebuild(rebuild.read(content(nb), LIMITS), COURSE)
+    text, elsewhere = made.answers[NAME]
+    assert TEXT in text and elsewhere
+    others = [answer for name, answer in made.answers.items() if name != NAME]
+    assert all(TEXT not in text for text, _ in others)
+
+
+def test_code_beside_a_question_is_no_answer():
+    nb = unanswered()
+    nb.cells.insert(index(nb, QUESTION.cell) + 1, new_code_cell("x = 1  # one\nx + 1"))
+    made = rebuild.rebuild(rebuild.read(content(nb), LIMITS), COURSE)
+    assert made.answers[NAME] == ("", "")
+
+
+# what is cut out of a source
+
+
+@pytest.mark.parametrize(
+    ("source", "kept"),
+    [
+        ("a, b = 1, slow()", ["a = (1)"]),
+        ("a = b = 2", ["a = b = 2"]),
+        ("a = 1; b = slow(); c = 'ä'; d = 3", ["a = 1", "c = 'ä'", "d = 3"]),
+        ("x = np.random.rand(3).sum()", []),
+        ("x = train(5)", []),
+        ("with open('f') as f: pass", []),
+        ("if slow(): a = 1", []),
+        ("if True: a = slow()", []),
+    ],
+)
+def test_only_what_costs_nothing_is_kept(source, kept):
+    found = code.definitions(source)
+    if "rand" in source:  # a call on what a call made
+        assert found in ([], [source])
+    else:
+        assert found == kept
+
+
+def test_nothing_is_too_deep():
+    for source in (
+        "x = " + "(" * 5000,
+        "x = " + "-" * 90_000 + "1",
+        "if 1:\n x=1\n" * 9,
+    ):
+        assert isinstance(code.definitions(source), list)
+        assert isinstance(code.bound(source), set)
