@@ -227,7 +227,7 @@ class Walk:
         return [
             entry
             for entry in every
-            if not entry.is_dir()
+            if not entry.filename.endswith("/")
             and not any(map(SYSTEM.fullmatch, entry.filename.split("/")))
         ]
 

@@ -14,7 +14,7 @@ from submissions import FIRST, FULL, LESSON, content, solved, untouched, with_an
 from test_grading_corpus import classmate, without_times
 from test_grading_records import dump
 
-from grading import config, grade, master, records
+from grading import config, grade, master, records, report
 from grading.verdict import GRADED, NEEDS_REVIEW, Exercise, Receipt, Row, Verdict
 
 pytestmark = pytest.mark.sandbox
@@ -314,3 +314,61 @@ def sees_the_host(pid):
 
 def spent(samples, count):
     return next(seconds for reached, seconds, _ in samples if reached >= count)
+
+
+# whatever one hands in, the others have what they would have alone
+
+
+HOSTILE = {
+    "separators": b'"a\xe2\x80\xa8b\xc2\x85c',
+    "surrogate": 'def batchnorm_forward(*a):\n    raise RuntimeError("odd \\udc80")',
+    "line separator": "def batchnorm_forward(*a):\n    raise ValueError('a\u2028b\x85c')",
+    "long sum": f"x = {'+'.join(['1'] * 4000)}\ndef batchnorm_forward(*a): ...",
+    "deep": f"x = {'(' * 150}1{')' * 150}\ny = {'-' * 3000}1",
+    "joined": "x = " + " ".join(["'a'"] * 2000),
+}
+
+
+def hostile(value):
+    return value if isinstance(value, bytes) else content(with_answer(value))
+
+
+def test_one_item_never_stops_another(tmp_path, capsys):
+    files = {f"ada/{LESSON}.ipynb": content(solved())}
+    alone = write_class(tmp_path / "alone", files)
+    files |= {f"{n}/{LESSON}.ipynb": hostile(v) for n, v in HOSTILE.items()}
+    files |= {f"u\u2028\x85 {n}/{LESSON}.ipynb": b"[" for n in "xy"}
+    mixed = write_class(tmp_path / "mixed", files)
+    calm, rough = tmp_path / "calm", tmp_path / "rough"
+    rough.mkdir()
+    assert command(alone, calm) == 0
+    (rough / "seed").write_bytes((calm / "seed").read_bytes())
+    for options in ([], [], ["--regrade"]):
+        assert command(mixed, rough, "--yes", *options) == 0
+    report.main(["--into", str(rough), "--return", "folder"])
+    found = {v.student: without_times(v) for v in records.verdicts(rough)}
+    assert found["ada"] == without_times(records.verdicts(calm)[0])
+    refused = {v.receipt.source for v in records.rejected(rough)}
+    assert len(found) + len(refused) >= len(files)
+
+
+def test_a_file_that_vanishes_was_read_before(tmp_path, monkeypatch):
+    made = write_class(tmp_path / "class", {f"ada/{LESSON}.ipynb": content(solved())})
+    introduce = grade.introduce
+
+    def gone(*args):
+        (made / "ada" / f"{LESSON}.ipynb").unlink()
+        introduce(*args)
+
+    monkeypatch.setattr(grade, "introduce", gone)
+    assert command(made, tmp_path / "grades") == 0
+    assert points(tmp_path / "grades") == {"ada": sum(FULL.values())}
+
+
+def test_an_odd_class_is_not_graded_before_somebody_agrees(tmp_path, capsys):
+    files = {f"hand-in/{n}/{LESSON}.ipynb": content(with_answer(n)) for n in "abcde"}
+    made = write_class(tmp_path / "class", files | {f"bob/{LESSON}.ipynb": b"{}"})
+    assert command(made, tmp_path / "grades") == 1
+    out = capsys.readouterr().out
+    assert "LOOK at this first" in out and "hand-in has 5 different notebooks" in out
+    assert records.verdicts(tmp_path / "grades") == []
