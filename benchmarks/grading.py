@@ -1,9 +1,9 @@
 """Grade a class: our sandboxed grader, and nbgrader's own autograde.
 
 Both are started as an instructor starts them, on the same notebooks of lesson 01, which
-needs NumPy alone, and of lesson 04, which needs PyTorch; starting up counts. Ours uses two cores, and runs student code in a
-sandbox of its own for each submission; nbgrader's autograde is one process, without
-one. A time counts only if both give the same points.
+needs NumPy alone, and of lesson 04, which needs PyTorch; starting up counts. Ours uses
+two cores, and runs student code in a sandbox of its own for each submission; nbgrader's
+autograde is one process, without one. A time counts only if both give the same points.
 """
 
 import os

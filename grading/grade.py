@@ -18,11 +18,10 @@ from tqdm import tqdm
 from tools import pin
 from tools.build import dumps
 
-from . import config, intake, judge, master, pool, records, roster, sandbox
+from . import config, intake, judge, master, pool, records, roster, sandbox, walk
 from .judge import grade_one
 from .page import page, plain_page
 from .verdict import GRADED, NEEDS_REVIEW, REJECTED, Receipt, Verdict
-from .walk import disk_full
 
 __all__ = ["grade_one", "main"]
 
@@ -53,7 +52,7 @@ def main(argv=None):
     except KeyboardInterrupt:
         say("Stopped. The same command goes on from here.")
     except PROBLEMS as problem:
-        say(FULL.format(problem) if disk_full(problem) else str(problem))
+        say(FULL.format(problem) if walk.disk_full(problem) else str(problem))
     return 1
 
 
@@ -135,7 +134,8 @@ def grade(args, kept):
         choose(collection, kept, args)
         changes, failed = settle(collection, kept, args, make)
     refused = [*collection.refused, *failed]
-    kept.reject([rejected(source, why) for source, why in refused])
+    name = walk.readable(args.submissions.resolve().name)
+    kept.reject([rejected(source, why) for source, why in refused], name)
     kept.beside(collection.beside)
     if args.regrade:
         say("\n".join(changes or ["No marks changed."]))

@@ -41,7 +41,8 @@ def write(students, kind, folder, environment):
         where = where or _zip(target / f"{kind}-{lesson}.zip", files)
         yield f"Feedback:      {where}, {len(files)} pages\n"
     if left:
-        yield f"No name of {kind} is known for {len(left)}: {', '.join(left[:20])}\n"
+        some = ", ".join(left[:3])
+        yield f"No name of {kind} is known for {len(left)} pages, such as {some}\n"
 
 
 def name_of(student, lesson, verdict, kind):

@@ -35,6 +35,7 @@ ENDINGS = (
 SUFFIX = re.compile(
     rf"(?:\.ipynb\.(?:txt|json)|\.(?:{ENDINGS.replace(' ', '|')}))$", re.IGNORECASE
 )
+ANY_ENDING = re.compile(r"\.[A-Za-z0-9]{1,5}$")
 NOTEBOOK = re.compile(r".*\.ipynb(?:\.txt|\.json)?", re.IGNORECASE | re.DOTALL)
 AGAIN = re.compile(r"(?:[ _-]*\((\d+)\)|[ _-]+Copy ?(\d*))$", re.IGNORECASE)
 AGAIN_OF_LESSON = re.compile(r"-(\d{1,2})")
@@ -76,8 +77,9 @@ class Told:
 
 def tell(part):
     """What a platform's name tells, or None if no platform made it."""
-    stem = SUFFIX.sub("", part)
+    bare = SUFFIX.sub("", part)
     for kind, pattern in PATTERNS.items():
+        stem = ANY_ENDING.sub("", bare) if kind in FILES_ONLY else bare
         if kind in FILES_ONLY and stem == part:
             continue
         if match := pattern.fullmatch(stem):

@@ -71,7 +71,7 @@ def others(folder=GRADES):
 
 
 def rejected(folder=GRADES):
-    """What the last run refused, as a list of `Verdict`."""
+    """What was refused when each download was graded last, as a list of `Verdict`."""
     path = Path(folder) / "rejected.jsonl"
     if not path.exists():
         return []
@@ -197,9 +197,17 @@ class Records:
         """Keep a verdict."""
         self.receipts.append({"verdict": json.loads(verdict.to_json())})
 
-    def reject(self, refused):
-        """Keep what this run has refused, in place of what the last one has."""
-        lines = (verdict.to_json() + "\n" for verdict in refused)
+    def reject(self, refused, download=""):
+        """Keep what this run has refused, in place of what the last one of it has.
+
+        Args:
+            refused: a list of `Verdict`.
+            download: its name; what other downloads held stays.
+        """
+        told = {"download": download}
+        others = [v for v in rejected(self.folder) if v.platform != told]
+        mine = [replace(verdict, platform=told) for verdict in refused]
+        lines = (verdict.to_json() + "\n" for verdict in [*others, *mine])
         write(self.folder / "rejected.jsonl", "".join(lines))
 
     def beside(self, files):

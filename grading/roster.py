@@ -109,9 +109,9 @@ class Roster:
 
     def report(self, matched, attempts, names):
         """Lines on who is missing, unknown and double."""
-        rows = set(matched.values())
         unknown = sorted({names[key] for key in names if key not in matched})
         present = {student for student, _ in attempts}
+        rows = [row for row in self.rows if row.student in present]
         yield f"{len(rows)} of the roster's {len(self.rows)} students were found"
         if unknown := [name for name in unknown if name in present]:
             yield f"not on the roster: {_listed(unknown)}"

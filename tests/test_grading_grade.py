@@ -322,7 +322,7 @@ def spent(samples, count):
 HOSTILE = {
     "separators": b'"a\xe2\x80\xa8b\xc2\x85c',
     "surrogate": 'def batchnorm_forward(*a):\n    raise RuntimeError("odd \\udc80")',
-    "line separator": "def batchnorm_forward(*a):\n    raise ValueError('a\u2028b\x85c')",
+    "line separator": "def batchnorm_forward(*a):\n    raise OSError('a\u2028b\x85c')",
     "long sum": f"x = {'+'.join(['1'] * 4000)}\ndef batchnorm_forward(*a): ...",
     "deep": f"x = {'(' * 150}1{')' * 150}\ny = {'-' * 3000}1",
     "joined": "x = " + " ".join(["'a'"] * 2000),

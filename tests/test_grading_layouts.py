@@ -66,7 +66,7 @@ def mo(start, names=("Ada Lovelace", "Bob B", "Cem C")):
 
 inner = {f"hw1/{s}/{N}": nb() for s in S}
 METADATA = b"---\n" + b"".join(
-    b"submission_%d:\n  :submitters:\n  - :name: %s\n    :sid: '%d'\n    :email: a@x.y\n"
+    b"submission_%d:\n  :submitters:\n  - :name: %s\n    :sid: '%d'\n    :email: a@b\n"
     % (900 + k, who, 11 + k)
     for k, who in enumerate((b"Ada", b"Bob", b"Cem"))
 )
