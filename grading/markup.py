@@ -74,18 +74,19 @@ def drawn(page):
 @lru_cache(1024)
 def _drawn(tex):
     """An image of a formula, its TeX as the text for screen readers; or None."""
-    from matplotlib import mathtext
+    from matplotlib import font_manager, mathtext
 
     file = io.BytesIO()
     try:
         plain = tex.replace("\n", " ").replace(r"\operatorname", r"\mathrm")
-        mathtext.math_to_image(f"${plain}$", file, dpi=144, format="png")
+        letters = font_manager.FontProperties(size=15)
+        mathtext.math_to_image(f"${plain}$", file, letters, dpi=144, format="png")
     except Exception:  # mathtext knows a part of TeX
         return None
     data = base64.b64encode(file.getvalue()).decode()
     high = int.from_bytes(file.getvalue()[20:24], "big") // 2
     source = f"data:image/png;base64,{data}"
-    style = f"height:{high}px;vertical-align:middle"
+    style = f"height:{high}px;vertical-align:middle;border:0"
     return f'<img alt="{html.escape(tex)}" src="{source}" style="{style}">'
 
 
