@@ -51,6 +51,12 @@ def definitions(source, after=0):
     return [part for node in nodes for part, _ in _parts(node, lines)]
 
 
+def imports(source):
+    """The imports at the top level of a source, as they stand there."""
+    body, lines = _parsed(source)
+    return [_cut(node, lines) for node in body if isinstance(node, IMPORTS)]
+
+
 def bound(source):
     """Names that a source binds at its top level, by whatever statement."""
     names, nodes = set(), list(_parsed(source)[0])

@@ -184,8 +184,7 @@ class Match:
     @cached_property
     def imported(self):
         """The imports of the lesson's set-up, as they stand there."""
-        parts = code.definitions(_setup(self.master))
-        return {part for part in parts if part.startswith(("import ", "from "))}
+        return set(code.imports(_setup(self.master)))
 
     @property
     def known(self):
@@ -266,8 +265,7 @@ def _tasks(master):
 
 def _setup(master):
     """The set-up cell, and what demonstrations import: PyTorch, where it is needed."""
-    nodes = [n for cell in master.lesson.of("code") for n in _parsed(cell.source)]
-    late = [ast.unparse(n) for n in nodes if isinstance(n, ast.Import | ast.ImportFrom)]
+    late = [part for each in _demonstrations(master) for part in code.imports(each)]
     return "\n".join([master.lesson.of("setup")[0].source, *late])
 
 

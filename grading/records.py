@@ -498,22 +498,19 @@ def _marked(verdict, gradebook):
     marks = {g.name: _mark(g) for g in marked if not g.needs_manual_grade}
     comments = {c.name: c.manual_comment or "" for c in notebook.comments}
     settled = 0.0 if verdict.unreadable and marks else None
+
+    def marked_as(name, task):
+        machine = settled if task.points is None else task.points
+        return marks.get(_cell(course, name), machine)
+
     exercises = {
-        name: replace(
-            exercise,
-            points=marks.get(
-                _cell(course, name),
-                settled if exercise.points is None else exercise.points,
-            ),
-        )
+        name: replace(exercise, points=marked_as(name, exercise))
         for name, exercise in verdict.exercises.items()
     }
     answers = {
         name: replace(
             answer,
-            points=marks.get(
-                _cell(course, name), settled if answer.points is None else answer.points
-            ),
+            points=marked_as(name, answer),
             comment=comments.get(_cell(course, name), ""),
         )
         for name, answer in verdict.answers.items()
