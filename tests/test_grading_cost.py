@@ -64,14 +64,19 @@ def test_a_forged_reply_is_refused_before_it_is_parsed(kind):
         wire.unpack(FORGED[kind])
 
 
+LARGE = (
+    "b'[]' * 30_000_000",
+    "b'[' + b'\"a\",' * 1_900_000 + b'0]'",
+    "b'{\"a\": \"' + b'x' * 60_000_000 + b'\"}'",
+)
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="reads ru_maxrss")
-def test_a_forged_reply_of_60_mb_leaves_a_worker_small():
+@pytest.mark.parametrize("body", LARGE)
+def test_a_forged_reply_of_60_mb_leaves_a_worker_small(body):
     text = (
         "import resource\nfrom grading import judge\nfrom grading.inside import wire\n"
-        "for body in (b'[]' * 30_000_000, b'[' + b'\"a\",' * 1_900_000 + b'0]',\n"
-        "             b'{\"a\": \"' + b'x' * 60_000_000 + b'\"}'):\n"
-        "    try:\n        wire.unpack(body)\n"
-        "    except wire.BadMessage:\n        pass\n"
+        f"try:\n    wire.unpack({body})\nexcept wire.BadMessage:\n    pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)\n"
     )
     words = [sys.executable, "-c", text]
