@@ -10,14 +10,15 @@ if sys.version_info < (3, 11):  # noqa: UP036
         "python.org or with your package manager, and start the course with it."
     )
 
+if __name__ == "__main__" and not sys.flags.safe_path:
+    del sys.path[0]  # a random.py beside this file must hide nothing
+
 import argparse
 import compileall
-import datetime
 import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import io
 import json
 import os
 import platform
@@ -26,30 +27,78 @@ import shutil
 import socket
 import subprocess
 import tempfile
+import time
 import tomllib
-import zipfile
+from datetime import datetime
 from pathlib import Path
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parent
+UPDATE = ROOT / ".update"  # a newer version of the course, until it is in place
+
+
+def finish_update():
+    """Put a staged version in place; stopped anywhere, it goes on from there.
+
+    It stands here, before anything of the course is imported: a half-placed course must
+    be able to end its own update.
+    """
+    plan = json.loads((UPDATE / "plan.json").read_text(encoding="utf-8"))
+    if (UPDATE / "kept").exists():
+        (ROOT / plan["kept_as"]).parent.mkdir(exist_ok=True)
+        os.replace(UPDATE / "kept", ROOT / plan["kept_as"])
+    for name in plan["new"]:
+        if (UPDATE / "new" / name).exists():
+            (ROOT / name).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(UPDATE / "new" / name, ROOT / name)
+    for name in plan["gone"]:
+        (ROOT / name).unlink(missing_ok=True)
+    (UPDATE / "plan.json").unlink()
+    shutil.rmtree(UPDATE, ignore_errors=True)
+    if plan["keep"]:
+        print(f"Earlier files that the course did not vouch for: {plan['kept_as']}/")
+
+
+if __name__ == "__main__" and (UPDATE / "plan.json").exists():
+    print("An update of the course was interrupted; ending it.", flush=True)
+    finish_update()
+    sys.exit(subprocess.call([sys.executable, *sys.argv]))
+
+sys.path.insert(0, str(ROOT))
+from tools.door import answers, handin, machine, progress  # noqa: E402
+from tools.door import update as updates  # noqa: E402
+from tools.door.files import (  # noqa: E402
+    Problem,
+    dumps,
+    read_notebook,
+    renew,
+    say,
+    write_new,
+)
+
+sys.path.remove(str(ROOT))
+
 PACKAGES = "bn_helpers", "bn_experiments", "bn_checks"  # what notebooks import
 VENV = ROOT / ".venv"
 MARKER = VENV / "course.txt"  # what a complete install was made from
-UNFINISHED = VENV / "unfinished"  # there while packages are being unpacked
+UNFINISHED = ROOT / ".venv.unfinished"  # there while `.venv` may be half made
+LOCK = ROOT / ".course.lock"
 PIP_LOG = VENV / "install.log"
 NOTEBOOKS, WORK = ROOT / "notebooks", ROOT / "work"
 CHECKSUMS = ROOT / "data" / "checksums.txt"
 
 WINDOWS = os.name == "nt"
 VENV_PYTHON = VENV / ("Scripts/python.exe" if WINDOWS else "bin/python")
-# packages, and pip's cache of their archives
-INSTALLED_GB, NEEDED_GB = (6, 9) if sys.platform == "linux" else (1, 2)
+
+# The package index's Linux build of PyTorch brings 5 GB of GPU libraries, which no
+# lesson uses; PyTorch's own index has builds for the CPU alone. On other systems the
+# package index has these.
+CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+TORCH_INDEX = "COURSE_TORCH_INDEX"  # a variable that names another index, or none
+TORCH = "torch", "torchvision"
+CPU, ORDINARY, NO_TORCH = "cpu", "ordinary", "none"  # which build a set-up has
 
 COMMANDS = {}
-
-
-class Problem(Exception):
-    """What stops the course, and what to do about it, in one paragraph."""
 
 
 def argument(*names, **options):
@@ -66,42 +115,34 @@ def command(*arguments, passes_to=None, own_help=True):
     return register
 
 
-def say(text):
-    print(text, flush=True)
-
-
 def typed(words):
     """A command of the course as this user types it."""
     program = sys.argv[0] if sys.argv[0].endswith("course.py") else "course.py"
     program = f'"{program}"' if " " in program else program
-    return f"{'py' if WINDOWS else 'python3'} {program} {words}"
+    python = "python3"
+    if WINDOWS:  # conda's prompt knows no py, a bare Python no python
+        python = "py" if shutil.which("py") and not in_conda() else "python"
+    return f"{python} {program} {words}"
 
 
 # children
 
 
 def child_environment():
-    """Children find the course's packages wherever the course has been moved to."""
-
-    def before(variable, path):
-        return os.pathsep.join(filter(None, [str(path), os.environ.get(variable)]))
-
-    return {
-        **os.environ,
-        "PYTHONUTF8": "1",
-        "PYTHONPATH": before("PYTHONPATH", ROOT),
-        "JUPYTER_CONFIG_PATH": before("JUPYTER_CONFIG_PATH", ROOT / "tools/jupyter"),
-    }
+    return machine.child_environment(ROOT, os.environ)
 
 
-def run(words, **options):
-    """Run a command to its end; Ctrl-C is for the command to answer."""
+def run(words, stop=None, **options):
+    """Run a command to its end, or until `stop()`; Ctrl-C is for it to answer."""
     process = subprocess.Popen([str(word) for word in words], **options)
     while True:
         try:
-            return process.wait()
+            return process.wait(timeout=1 if stop else None)
         except KeyboardInterrupt:
             continue
+        except subprocess.TimeoutExpired:
+            if stop():
+                process.kill()
 
 
 def hand_over(words):
@@ -127,11 +168,46 @@ def requirements(extras=()):
     ]
 
 
-def missing_packages(extras=()):
-    """Names of the packages that the running Python lacks."""
-    names = [re.match(r"[\w.-]+", line).group() for line in requirements(extras)]
-    installed = importlib.metadata.distributions
-    return [name for name in names if not any(installed(name=name))]
+def unmet(extras=()):
+    """What the running Python lacks or has in a version that does not fit, by name."""
+    return [line for line in requirements(extras) if not met(line)]
+
+
+def met(requirement):
+    name, ranges = re.match(r"([\w.-]+)(.*)", requirement).groups()
+    version = version_of(name)
+    return version is not None and fits(version, ranges)
+
+
+def version_of(name):
+    """The installed version of a package; None where it is not installed."""
+    paths = [path for path in sys.path if path != user_site()]
+    found = importlib.metadata.distributions(name=name, path=paths)
+    return next((package.version for package in found), None)
+
+
+def user_site():
+    """Where children do not look for packages."""
+    import site
+
+    return site.getusersitepackages()
+
+
+def fits(version, ranges):
+    """Whether a version is in ranges such as >=2.0,<3."""
+
+    def numbers(text):
+        found = [int(n) for n in re.match(r"[\d.]*", text)[0].split(".") if n]
+        return found + [0] * (4 - len(found))
+
+    for sign, limit in re.findall(r"(>=|<)([\d.]+)", ranges):
+        if (numbers(version) >= numbers(limit)) != (sign == ">="):
+            return False
+    return True
+
+
+def names(lines):
+    return [re.match(r"[\w.-]+", line).group() for line in lines]
 
 
 def in_conda():
@@ -141,28 +217,44 @@ def in_conda():
 
 def conda_serves(extras=()):
     """Whether the active conda environment has what the course needs."""
-    return in_conda() and not missing_packages(extras)
+    return in_conda() and not unmet(extras)
 
 
-def environment(*extras):
+def environment(*extras, gpu=False):
     """The Python that has the packages; sets it up where that is needed."""
     if conda_serves(extras):
         return sys.executable
-    if in_conda():
-        say(conda_lacks(missing_packages(extras)))
-    if not is_ready(extras):
-        set_up(extras)
+    insist(folder_trouble)
+    waiting = "Another set-up of this course is at work; this one waits for its end."
+    with machine.locked(LOCK, waiting) as lock:
+        if not is_ready(extras) or (gpu and installed()[2] == CPU):
+            if in_conda():
+                say(conda_lacks(unmet(extras)))
+            set_up(extras, gpu, lock)
     return VENV_PYTHON
 
 
 def conda_lacks(missing):
-    mend = f"python -m pip install {' '.join(missing)}"
-    if set(missing) & set(missing_packages()):
-        mend = "conda env update -f environment.yml"
     return (
         f"The active conda environment lacks {', '.join(missing)}; the course goes on "
-        f"with its own environment, .venv. To stay in conda instead, run: {mend}"
+        "with its own environment, .venv. To stay in conda instead, run: "
+        + conda_mending(missing)
     )
+
+
+def conda_mending(missing):
+    """What brings the active conda environment in order; base is better left alone."""
+    program = Path(os.environ.get("CONDA_EXE") or "conda").stem
+    file = f'-f "{ROOT / "environment.yml"}"'
+    name = os.environ.get("CONDA_DEFAULT_ENV", "")
+    if name == "base":
+        return (
+            f"{program} env update {file} && {program} activate batch-normalization "
+            f"&& {typed('lab')}"
+        )
+    if set(missing) & set(unmet()):
+        return f'{program} env update -p "{os.environ["CONDA_PREFIX"]}" {file}'
+    return f'"{sys.executable}" -m pip install {" ".join(names(missing))}'
 
 
 def fingerprint():
@@ -171,15 +263,17 @@ def fingerprint():
 
 
 def installed():
-    """The fingerprint and the extras of the last complete install."""
+    """Fingerprint, extras and build of the last complete install."""
     text = MARKER.read_text(encoding="utf-8") if MARKER.exists() else ""
-    first, *extras = text.split() or [""]
-    return first, set(extras) & set(project()["optional-dependencies"])
+    first, *words = text.split() or [""]
+    builds = [word.removeprefix("build=") for word in words if "build=" in word]
+    extras = set(words) & set(project()["optional-dependencies"])
+    return first, extras, builds[0] if builds else (ORDINARY if first else "")
 
 
 def is_ready(extras):
     """Whether a complete and current install, extras included, is in `.venv`."""
-    first, has = installed()
+    first, has, _ = installed()
     complete = first == fingerprint() and not UNFINISHED.exists()
     return complete and has.issuperset(extras) and venv_works()
 
@@ -194,50 +288,128 @@ def venv_works():
     return found.returncode == 0
 
 
-def set_up(extras):
+def set_up(extras, gpu, lock):
     """Make or mend `.venv`; the marker is written when everything is in place."""
-    extras = sorted({*extras, *installed()[1]})
-    prepare_venv()
+    _, had, build = installed()
+    extras = sorted({*extras, *had})
+    light = build in ("", CPU) and torch_index() and not gpu
+    pip = functools.partial(run_pip, lock=lock)
+    if venv_works() and not UNFINISHED.exists() and not (gpu and build == CPU):
+        say("Installing what .venv lacks; that may take a few minutes.")
+    else:
+        announce(CPU if light else ORDINARY)
+        make_venv(lock)
     UNFINISHED.touch()
-    failed = pip_install(extras)
-    if not (failed and unpacking_began()):
-        UNFINISHED.unlink()
-    if failed:
-        raise Problem(pip_trouble())
+    if light:
+        light = install_light(pip, lock)
+    torch = install_rest(pip, extras)
     say("Importing every package once, so that the first lesson starts quickly.")
     for package in PACKAGES:
         compileall.compile_dir(ROOT / package, quiet=2)
-    trouble = probe(VENV_PYTHON)["packages"]
+    build = NO_TORCH if not torch else CPU if light else ORDINARY
+    trouble = probe(VENV_PYTHON, torch)["packages"]
+    UNFINISHED.unlink()
+    marked = [fingerprint() if not trouble else "broken", *extras, f"build={build}"]
+    MARKER.write_text("\n".join(marked), encoding="utf-8")
     if trouble:
         raise Problem(f"The packages do not work: {trouble}. {mending(trouble)}")
-    MARKER.write_text("\n".join([fingerprint(), *extras]), encoding="utf-8")
-    PIP_LOG.unlink()
 
 
-def prepare_venv():
-    if venv_works() and not UNFINISHED.exists():
-        say("Installing what .venv lacks; that may take a few minutes.")
-        return
-    insist(python_trouble, venv_trouble, disk_trouble)
+def announce(build):
+    insist(python_trouble, venv_trouble, functools.partial(disk_trouble, build))
     say(
         "Setting up: this makes a Python environment in the folder .venv and installs "
-        "the course's packages there. It usually takes 2 to 5 minutes and about "
-        f"{INSTALLED_GB} GB on disk, and it needs the network, this once."
+        "the course's packages there. It usually takes 2 to 5 minutes and "
+        f"{disk_gb(build)} GB of disk, and it needs the network, this once."
     )
-    if run([sys.executable, "-m", "venv", "--clear", VENV]):
+
+
+def make_venv(lock):
+    UNFINISHED.touch()
+    # a Python in `.venv` cannot make that anew; the one it was made from can
+    python = getattr(sys, "_base_executable", sys.executable)
+    words = [python, "-I", "-m", "venv", "--clear", VENV]
+    if run(words, env=child_environment(), **held(lock)):
         raise Problem(
             f"The Python environment {VENV} could not be made; the reason is above. "
             "Close what uses that folder, delete it, and run this again."
         )
 
 
-def pip_install(extras):
-    PIP_LOG.unlink(missing_ok=True)
+def held(lock):
+    """Options that let a child hold the lock, too: it may outlive a killed parent."""
+    return {} if WINDOWS else {"pass_fds": [lock.fileno()]}
+
+
+def torch_index():
+    """The index with CPU builds to ask first; empty where there is none to ask."""
+    asked = os.environ.get(TORCH_INDEX, CPU_INDEX)
+    return "" if sys.platform != "linux" or asked in ("", "none") else asked
+
+
+def install_light(pip, lock):
+    """Torch and torchvision alone from the CPU index; says so where that fails.
+
+    Returns: whether they come from there.
+    """
+    index = torch_index()
+    # the user's other indexes would be asked as well, and answer with other builds
+    others = "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_NO_INDEX"
+    alone = dict.fromkeys(others, "")
+    quick = ["--no-deps", "--index-url", index, "--retries", "1", "--timeout", "5"]
+    wanted = [line for line in requirements() if names([line])[0] in TORCH]
+    if not pip([*quick, *wanted], alone, patience=45):
+        return True
+    if "Operation cancelled by user" in pip_log():
+        raise Problem(PIP_TROUBLE["Operation cancelled by user"])
+    say(
+        f"PyTorch's build without GPU libraries could not be had from {index}. The "
+        f"ordinary one follows; it needs {disk_gb(ORDINARY)} GB of disk."
+    )
+    insist(functools.partial(disk_trouble, ORDINARY))
+    if unpacking_began():
+        make_venv(lock)
+    return False
+
+
+def install_rest(pip, extras):
+    """Everything else, and torch where it is not there yet.
+
+    Returns: whether there is a torch for this machine at all.
+    """
     course = f".[{','.join(extras)}]" if extras else "."
-    options = ["--disable-pip-version-check", "--log", PIP_LOG]
-    what = ["-c", "requirements.lock", "-e", course]
-    pip = [VENV_PYTHON, "-I", "-X", "utf8", "-m", "pip"]
-    return run([*pip, "install", *options, *what], cwd=ROOT)
+    if not pip(["-e", course], {}):
+        return True
+    if lacks_torch():
+        say("PyTorch has no build for this Python on this machine; leaving it out.")
+        rest = [r for r in requirements(extras) if names([r])[0] not in TORCH]
+        if not (pip(rest, {}) or pip(["--no-deps", "-e", "."], {})):
+            return False
+    if not unpacking_began():
+        UNFINISHED.unlink()
+    raise Problem(pip_trouble())
+
+
+def run_pip(words, variables, lock, patience=None):
+    """pip install; stopped where it finds nothing to download in `patience` seconds.
+
+    Returns: its exit code.
+    """
+    PIP_LOG.unlink(missing_ok=True)
+    base = [VENV_PYTHON, "-I", "-X", "utf8", "-m", "pip", "install"]
+    given = {**child_environment(), **machine.pip_environment(VENV_PYTHON, os.environ)}
+    given = {name: text for name, text in {**given, **variables}.items() if text}
+    options = ["--log", PIP_LOG, "-c", "requirements.lock"]
+    watch = functools.partial(stalled, time.monotonic(), patience)
+    more = {"cwd": ROOT, "env": given, **held(lock)}
+    return run([*base, *options, *words], stop=watch, **more)
+
+
+def stalled(began, patience):
+    """Whether pip is still without a file to download when its time is over."""
+    if patience is None or time.monotonic() < began + patience:
+        return False
+    return not re.search(r"Downloading |Using cached|Installing collected", pip_log())
 
 
 def pip_log():
@@ -252,20 +424,30 @@ def unpacking_began():
     return re.search(r"^\S+ Installing collected packages", pip_log(), re.MULTILINE)
 
 
+def lacks_torch():
+    """Whether all that stopped pip is that torch has no build here."""
+    lacking = re.search(r"No matching distribution found for torch", pip_log())
+    return lacking and not re.search(UNREACHABLE, pip_log())
+
+
 AGAIN = "run the same command again; what is downloaded is kept"
+UNREACHABLE = (
+    r"NewConnectionError|ConnectTimeoutError|NameResolutionError|ReadTimeoutError"
+    r"|ProxyError|Network is unreachable|Read timed out|ConnectionResetError"
+    r"|Remote end closed|SSLError|CERTIFICATE_VERIFY_FAILED"
+    r"|setuptools\S* \(from versions: none\)"
+)
 PIP_TROUBLE = {
     r"Operation cancelled by user": f"Set-up was stopped. To finish it, {AGAIN}.",
     r"No space left on device|not enough space on the disk": (
-        f"The disk is full. Set-up needs about {NEEDED_GB} GB for the course's folder, "
-        f"pip's cache and {tempfile.gettempdir()}. Free some space and {AGAIN}."
+        "The disk is full: the course's folder's, pip's cache's or that of the folder "
+        f"for temporary files (TMPDIR names another). Free some space and {AGAIN}."
     ),
     r"Windows Long Path": (
         "A file's path became too long for Windows. Move the course to a short path "
         r"such as C:\course, and run the same command again."
     ),
-    r"NewConnectionError|ConnectTimeoutError|NameResolutionError|ReadTimeoutError"
-    r"|ProxyError|Network is unreachable|Read timed out|ConnectionResetError"
-    r"|setuptools\S* \(from versions: none\)": (
+    UNREACHABLE: (
         "The package index could not be reached. Set-up needs the network once: "
         f"connect to it and {AGAIN}."
     ),
@@ -283,12 +465,12 @@ def pip_trouble():
     return f"pip stopped; the reason is above and in {PIP_LOG}. To go on, {AGAIN}."
 
 
-IMPORTED = "numpy", "matplotlib.font_manager", "jupyterlab", "ipykernel", "torchvision"
+IMPORTED = "numpy", "matplotlib.font_manager", "jupyterlab", "ipykernel.kernelapp"
 
 
-def probe(python):
+def probe(python, torch=True):
     """Ask another Python, in one start, what `doctor` wants to know of it."""
-    ask = [str(python), "-P", "-c", "import course; course.answer_probe()"]
+    ask = [str(python), "-P", "-c", f"import course; course.answer_probe({torch})"]
     found = subprocess.run(
         ask, env=child_environment(), capture_output=True, encoding="utf-8"
     )
@@ -298,28 +480,42 @@ def probe(python):
     return {"packages": reason}
 
 
-def answer_probe():
-    missing = missing_packages()
-    if missing:
-        answer = {"packages": f"missing: {', '.join(missing)}"}
+def answer_probe(torch):
+    wanted = [r for r in requirements() if torch or names([r])[0] not in TORCH]
+    absent = [name for name in names(wanted) if version_of(name) is None]
+    if absent:
+        answer = {"packages": f"missing: {', '.join(absent)}"}
     else:
-        answer = {"packages": "; ".join(unfit_packages()), "kernel": foreign_kernel()}
-    print(json.dumps(answer))
+        answer = {"packages": "; ".join(unfit(wanted)), "kernel": foreign_kernel()}
+    loaded = {name.partition(".")[0] for name in sys.modules if not_frozen(name)}
+    print(json.dumps({**answer, "modules": sorted(loaded), "torch": torch_build()}))
 
 
-def unfit_packages():
+def not_frozen(name):
+    """Whether a module comes from a file, so that another file can take its place."""
+    spec = getattr(sys.modules[name], "__spec__", None)
+    return spec is not None and spec.origin not in ("built-in", "frozen")
+
+
+def unfit(wanted):
     """What is out of its range, or does not import."""
-    from packaging.requirements import Requirement
-
-    for requirement in map(Requirement, requirements()):
-        version = importlib.metadata.version(requirement.name)
-        if not requirement.specifier.contains(version, prereleases=True):
-            yield f"{requirement} is needed, {version} is installed"
-    for module in IMPORTED:
+    for line in wanted:
+        if not met(line):
+            yield f"{line} is needed, {version_of(names([line])[0])} is installed"
+    more = ["torchvision"] if "torchvision" in names(wanted) else []
+    for module in [*IMPORTED, *more]:
         try:
             importlib.import_module(module)
         except Exception as error:  # a broken build raises whatever it likes
             yield f"import {module}: {error}".splitlines()[0]
+
+
+def torch_build():
+    """Which PyTorch is installed, in words; empty where there is none."""
+    version = version_of("torch")
+    gpu = version_of("nvidia-cublas") or version_of("nvidia-cublas-cu12")
+    libraries = "with GPU libraries" if gpu else "for the CPU"
+    return f"PyTorch {version} {libraries}" if version else ""
 
 
 def foreign_kernel():
@@ -362,14 +558,98 @@ def venv_trouble():
     )
 
 
-def disk_trouble():
+def disk_gb(build):
+    """What a set-up needs of the disk: the packages, and pip's cache of their archives.
+
+    Measured on Linux: 1.3 GB and 0.4 for the CPU, 6.0 and 2.8 with GPU libraries.
+    """
+    return 9 if build == ORDINARY and sys.platform == "linux" else 2
+
+
+def disk_trouble(build=None):
     free = shutil.disk_usage(ROOT).free / 1e9
-    needed = 1 if conda_serves() or MARKER.exists() else NEEDED_GB
+    ready = conda_serves() or MARKER.exists()
+    needed = disk_gb(build or (CPU if torch_index() else ORDINARY))
+    needed = 0.5 if ready and not build else needed
     found = f"{free:.1f} GB are free"
     if free < needed:
         mend = f"Free some space on the disk of {ROOT}, and run again"
-        return f"{found}; the course needs about {needed} GB", mend
+        return f"{found}; the course needs {needed} GB", mend
     return found, ""
+
+
+def folder_trouble():
+    """Whether the course can write where it must."""
+    if os.pathsep in str(ROOT):
+        mend = "Rename that folder, or move the course to another one"
+        return f"The course's path has a {os.pathsep!r} in it: {ROOT}", mend
+    if WORK.is_symlink() and not WORK.exists():
+        mend = "Remove that link, or bring back the folder that it names"
+        return f"{WORK} is a link that leads nowhere", mend
+    if WORK.exists() and not WORK.is_dir():
+        return f"{WORK} is a file where a folder goes", "Rename that file"
+    for folder in (ROOT, WORK) if WORK.exists() else (ROOT,):
+        if not can_make_a_file(folder):
+            mend = "Move the course to a folder of your own, where you may write"
+            return f"{folder} cannot be written to", mend
+    return temporary_trouble()
+
+
+def can_make_a_file(folder):
+    try:
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".probe-"):
+            return True
+    except OSError:
+        return False
+
+
+def temporary_trouble():
+    try:
+        folder = tempfile.gettempdir()
+        free = shutil.disk_usage(folder).free / 1e9
+    except OSError as error:
+        return str(error), "Set TMPDIR to a folder that you may write to"
+    if free < 0.5 and not MARKER.exists():
+        mend = "Set TMPDIR to a folder with more room"
+        return f"{folder}, for temporary files, has {free:.1f} GB free", mend
+    return "the course's folder can be written to", ""
+
+
+def variables_trouble():
+    """Never wrong: the course does not hand on what could break it; it says so."""
+    ignored = machine.foreign(os.environ)
+    kept = [name for name in machine.LIBRARIES if os.environ.get(name)]
+    said = [f"the course ignores {', '.join(ignored)}"] if ignored else []
+    said += [f"{', '.join(kept)} set: may hide libraries"] if kept else []
+    return "; ".join(said) or "none is set that matters", ""
+
+
+def shadows():
+    """Files in work/ and beside course.py that hide a module which a kernel imports."""
+    beside = machine.modules_in(ROOT)
+    for ours in (*PACKAGES, *OURS):
+        beside.pop(ours, None)
+    inner = [folder for folder in WORK.glob("*") if folder.is_dir()]
+    found = [*beside.items()]
+    for folder in (WORK, *inner):
+        found += machine.modules_in(folder).items()
+    return found and [path for name, path in found if name in hidden_by_these()]
+
+
+OURS = "course", "conftest", "tools", "grading", "tests", "benchmarks"
+
+
+def hidden_by_these():
+    """Names of the modules that a kernel of the course imports."""
+    return {*probed().get("modules", sys.stdlib_module_names), *PACKAGES, *TORCH}
+
+
+def shadows_trouble():
+    found = shadows()
+    if not found:
+        return "no file hides a module", ""
+    listed = ", ".join(path.relative_to(ROOT).as_posix() for path in found)
+    return f"{listed} hides the module of that name", "Give it another name"
 
 
 @functools.cache
@@ -377,23 +657,29 @@ def probed():
     if conda_serves():
         return probe(sys.executable)
     if venv_works():
-        return probe(VENV_PYTHON)
+        return probe(VENV_PYTHON, installed()[2] != NO_TORCH)
     return {"packages": "not installed yet"}
 
 
 def mending(trouble):
+    """What to do about packages that do not work."""
+    python = sys.executable if conda_serves() else VENV_PYTHON
     if "torchvision::nms" in trouble:
         lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
         pair = " ".join(re.findall(r"^torch(?:vision)?==[\w.]+", lock, re.MULTILINE))
-        python = f'"{sys.executable if conda_serves() else VENV_PYTHON}"'
         return (
             "torch and torchvision come from different builds; install the matched "
-            f"pair: {python} -m pip install --force-reinstall --no-deps {pair}"
+            f'pair: "{python}" -m pip install --force-reinstall --no-deps {pair}'
         )
     if "DLL" in trouble or "WinError" in trouble:
         return "Install the Microsoft Visual C++ Redistributable, and restart"
+    if any(os.environ.get(name) for name in machine.LIBRARIES):
+        names = [name for name in machine.LIBRARIES if os.environ.get(name)]
+        return f"Unset {', '.join(names)}, and run the same command again"
     if conda_serves():
-        return "conda env update -f environment.yml"
+        return conda_mending(unmet() or requirements())
+    if "torch" in trouble and installed()[2] == CPU:
+        return f"{typed('lab --gpu')} takes PyTorch's ordinary build"
     if MARKER.exists():
         return f"Delete the folder {VENV}, then run: {typed('lab')}"
     return f"{typed('lab')} installs them"
@@ -403,7 +689,32 @@ def packages_trouble():
     trouble = probed()["packages"]
     if trouble:
         return trouble, mending(trouble)
-    return "installed, in their ranges, and they import", ""
+    build = probed().get("torch")
+    if not build:
+        mend = f"With a Python from 3.11 to 3.14 and {VENV} deleted, run {typed('lab')}"
+        return (
+            f"all but PyTorch, which has no build for this Python: {need_torch()}",
+            mend,
+        )
+    return f"installed, in their ranges, and they import; {build}", ""
+
+
+def need_torch():
+    """Which lessons can do without PyTorch, and which not, in a sentence."""
+    named = {}
+    for path in course_lessons():
+        code = [c for c in read_notebook(path)["cells"] if c["cell_type"] == "code"]
+        texts = map(progress.text_of, code)
+        named[path.stem[:2]] = sum(bool(TORCH_USED.search(text)) for text in texts)
+    whole = [number for number, count in named.items() if not count]
+    partly = [f"{number} ({count})" for number, count in named.items() if count]
+    return (
+        f"lessons that run whole are {', '.join(whole) or 'none'}; in the others, "
+        f"cells that need PyTorch fail: {', '.join(partly) or 'none'}"
+    )
+
+
+TORCH_USED = re.compile(r"\b(torch|torchvision)\b")
 
 
 def kernel_trouble():
@@ -411,7 +722,9 @@ def kernel_trouble():
     if program is None:
         return "needs the packages", "Mend the packages first"
     if program:
-        return f"python3 runs {program}", "jupyter kernelspec remove python3"
+        python = sys.executable if conda_serves() else VENV_PYTHON
+        mend = f'"{python}" -m jupyter kernelspec remove python3'
+        return f"python3 runs {program}", mend
     return "python3 runs the course's Python", ""
 
 
@@ -454,16 +767,38 @@ def threads_trouble():
 
 DOCTOR = {
     "Python": python_trouble,
+    "folder": folder_trouble,
     "venv": venv_trouble,
     "disk": disk_trouble,
+    "variables": variables_trouble,
     "packages": packages_trouble,
     "kernel": kernel_trouble,
+    "files": shadows_trouble,
     "data": data_trouble,
     "threads": threads_trouble,
 }
 
 
 # lessons and the student's copies
+
+
+def course_lessons():
+    """Paths of the course's notebooks, each one sound."""
+    paths = sorted(NOTEBOOKS.glob("*.ipynb"))
+    if not paths:
+        raise Problem(f"No lesson is built. Run: {typed('build')}")
+    for path in paths:
+        original(path)
+    return paths
+
+
+def original(path):
+    """A notebook of the course as it is now."""
+    try:
+        return read_notebook(path)
+    except ValueError:
+        name = path.relative_to(ROOT).as_posix()
+        raise Problem(f"{name} is damaged. {restoring([name])}.") from None
 
 
 def find_lesson(text):
@@ -479,209 +814,86 @@ def find_lesson(text):
 
 
 def without_outputs(path):
-    """The text of a notebook as it is before anything has run."""
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        name = path.relative_to(ROOT).as_posix()
-        raise Problem(f"{name} is damaged. {restoring([name])}.") from None
+    """A notebook of the course as it is before anything has run."""
+    notebook = original(path)
     for cell in notebook["cells"]:
         if cell["cell_type"] == "code":
             cell.update(outputs=[], execution_count=None)
-    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
-
-
-def version(path):
-    """The course's version of a notebook, None where a student's file hides it."""
-    try:
-        notebook = json.loads(path.read_text(encoding="utf-8"))
-        return notebook["metadata"]["course"]["version"]
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def write_new(path, text):
-    """Write a file that must not be there yet."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "x", encoding="utf-8", newline="\n") as file:
-        file.write(text)
+    return notebook
 
 
 def fill_work():
     """Copy the lessons a student lacks; tell which of their copies are outdated."""
-    lessons = sorted(NOTEBOOKS.glob("*.ipynb"))
-    if not lessons:
-        raise Problem(f"No lesson is built. Run: {typed('build')}")
-    for path in lessons:
+    for path in course_lessons():
         copy = WORK / path.name
         if not copy.exists():
-            write_new(copy, without_outputs(path))
+            write_new(copy, dumps(without_outputs(path)))
             say(f"New in work/: {copy.name}")
-        elif version(copy) != version(path):
+        elif updates.version(copy) != updates.version(path):
             say(
                 f"Lesson {path.stem} has changed since your copy was made. Yours is as "
-                f"you left it; to have both: {typed('fresh ' + path.stem[:2])}"
+                "you left it. For a new copy with your answers in it: "
+                + typed(f"fresh {path.stem[:2]} --answers")
             )
-
-
-def set_aside(path):
-    """Keep a file under a dated name that nothing has yet."""
-    stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H%M")
-    kept = path.with_name(f"{path.stem}_kept-{stamp}.ipynb")
-    count = 1
-    while kept.exists():
-        count += 1
-        kept = path.with_name(f"{path.stem}_kept-{stamp}-{count}.ipynb")
-    path.rename(kept)
-    say(f"Your earlier file is kept as {kept.relative_to(ROOT)}")
-
-
-def renew(path, text):
-    """Put a new text at a student's path, and keep what was there."""
-    if path.exists() and path.read_bytes() == text.encode():
-        say(f"{path.relative_to(ROOT)} is new already.")
-        return
-    if path.exists():
-        set_aside(path)
-    write_new(path, text)
-    say(f"New: {path.relative_to(ROOT)} (reload it where JupyterLab has it open)")
-
-
-# handing in
-
-STUDENT = re.compile(r"[^\W_]([\w.-]{0,62}[^\W_])?")
-TASKS = {"ex-": "exercises", "answer-": "questions"}  # how ids of their cells start
-
-
-def student_id(given):
-    """The id that a student gave, or is asked for."""
-    if given is None:
-        try:
-            given = input("Your student id, as your instructor knows it: ")
-        except EOFError:
-            example = typed("submit --student YOUR-ID")
-            raise Problem(f"Say who hands in: {example}") from None
-    if not STUDENT.fullmatch(given.strip()):
-        raise Problem(
-            f"{given!r} cannot be a student id. An id has letters and digits, with "
-            "points, hyphens or _ between them, and at most 64 of these."
-        )
-    return given.strip()
-
-
-def cells(content):
-    """(name, text) of each cell of a notebook, in order; some editors drop the ids."""
-    found = json.loads(content.decode("utf-8"))["cells"]
-    return [(name_of(cell), "".join(cell["source"])) for cell in found]
-
-
-def name_of(cell):
-    graded = cell["metadata"].get("nbgrader", {})
-    return graded.get("grade_id") or cell.get("id", "")
-
-
-def undone(content, lesson):
-    """Exercises and questions that are as they came; None where everything is.
-
-    Raises:
-        Problem: the student's notebook cannot be read.
-    """
-    original = cells(lesson.read_bytes())
-    try:
-        mine = cells(content)
-    except (AttributeError, KeyError, TypeError, ValueError):
-        raise Problem(
-            f"work/{lesson.name} cannot be read as a notebook, and nothing was packed. "
-            "Open it in JupyterLab and save it again, or name the lessons to hand in: "
-            + typed("submit 01 02")
-        ) from None
-    if mine == original:
-        return None
-    now = dict(mine)
-    tasks = [task for task in original if task[0].startswith(tuple(TASKS))]
-    return [name for name, text in tasks if now.get(name, text) == text]
-
-
-def state(content, lesson):
-    """Whether a lesson was changed, and what of it is done, in words."""
-    left = undone(content, lesson)
-    if left is None:
-        return False, "untouched"
-    names = [name for name, _ in cells(lesson.read_bytes())]
-    words = []
-    for start, what in TASKS.items():
-        total = sum(name.startswith(start) for name in names)
-        done = total - sum(name.startswith(start) for name in left)
-        words.append(f"{done} of {total} {what}")
-    missing = ", ".join(name.split("-", 1)[1] for name in left)
-    return True, ", ".join(words) + (f"; not done: {missing}" if left else "")
-
-
-def packed(student, files):
-    """The bytes of a zip that `grade` takes for this student's."""
-    content = io.BytesIO()
-    with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, text in files.items():
-            archive.writestr(f"{student}/{name}", text)
-    return content.getvalue()
-
-
-def receipt(student, now, path, content, files):
-    """What proves later which files were packed when."""
-
-    def line(key, value):
-        return f"{key:8} {value}\n"
-
-    def digest(value):
-        return hashlib.sha256(value).hexdigest()
-
-    head = [("student", student), ("packed", now.isoformat(" ", "seconds"))]
-    head += [("zip", path.name), ("sha256", digest(content))]
-    holds = [
-        ("holds", f"{name}, sha256 {digest(text)}") for name, text in files.items()
-    ]
-    return "".join(line(*pair) for pair in head + holds)
-
-
-def free_name(folder, student, now):
-    """A path for a zip, and its time: the first second that no zip has yet."""
-    while True:
-        utc = now.astimezone(datetime.UTC)
-        path = folder / f"{student}_submission_{utc:%Y%m%dT%H%M%SZ}.zip"
-        if not (path.exists() or path.with_suffix(".receipt.txt").exists()):
-            return path, now
-        now += datetime.timedelta(seconds=1)
+    progress.renew_start(NOTEBOOKS, WORK)
 
 
 # the commands
 
 
 LESSON = argument("lesson", help="for example 3, 03 or 03_activation_distributions")
+GPU = argument(
+    "--gpu", action="store_true", help="on Linux, PyTorch's build with GPU libraries"
+)
+
+
+@command(GPU)
+def setup(args):
+    """install what the course needs, and open nothing"""
+    insist(folder_trouble, data_trouble)
+    python = environment(gpu=args.gpu)
+    say(f"The course is set up; its Python is {python}. To open it: {typed('lab')}")
 
 
 @command(
     argument("lesson", nargs="?", help="open this one, for example 3"),
     argument("--no-browser", action="store_true", help="print the address only"),
     argument("--port", type=int, help="serve here, or say that it is taken"),
+    GPU,
     passes_to="JupyterLab (written --option=value)",
 )
 def lab(args):
     """open the course in JupyterLab; sets everything up the first time"""
-    page = f"/tree/{quote(find_lesson(args.lesson).name)}" if args.lesson else ""
+    first = find_lesson(args.lesson).name if args.lesson else progress.START
     if args.port:
         refuse_taken(args.port)
-    insist(data_trouble)
-    python = environment()
-    fill_work()
-    options = [f"--ServerApp.root_dir={WORK}", f"--LabApp.default_url=/lab{page}"]
+    insist(folder_trouble, data_trouble)
+    python = environment(gpu=args.gpu)
+    with machine.locked(LOCK, "Waiting for another command of the course."):
+        fill_work()
+    insist(shadows_trouble)
+    if python == VENV_PYTHON and not torch_is_there():
+        say(f"PyTorch is not installed: {need_torch()}.")
+    say(f"Starting JupyterLab in {WORK}. Ctrl-C here stops it.")
+    # -P: what lies where this was typed must not hide a module
+    return hand_over([python, "-P", "-m", "jupyterlab", *lab_options(args, first)])
+
+
+def lab_options(args, first):
+    options = [f"--ServerApp.root_dir={WORK}"]
+    options.append(f"--LabApp.default_url=/lab/tree/{quote(first)}")
     if args.no_browser:
         options.append("--no-browser")
     if args.port:
         options += [f"--ServerApp.port={args.port}", "--ServerApp.port_retries=0"]
     if not WINDOWS and os.geteuid() == 0:
         options.append("--allow-root")  # a container's only user
-    say(f"Starting JupyterLab in {WORK}. Ctrl-C here stops it.")
-    return hand_over([python, "-m", "jupyterlab", *options, *args.rest])
+    return options + args.rest
+
+
+def torch_is_there():
+    """Whether `.venv` has PyTorch, without starting it."""
+    return any(VENV.glob("[Ll]ib*/**/site-packages/torch/__init__.py"))
 
 
 def refuse_taken(port):
@@ -707,11 +919,52 @@ def doctor(args):
     return int(failed)
 
 
-@command(LESSON)
+@command(
+    argument("--links", action="store_true", help="as the start page shows it"),
+)
+def status(args):
+    """say how far you are, and where to go on"""
+    course_lessons()
+    lessons = progress.table(NOTEBOOKS, WORK)
+    if not args.links:
+        return say(progress.plain(lessons))
+    from IPython.display import Markdown, display
+
+    return display(Markdown(progress.linked(lessons)))
+
+
+@command(
+    LESSON,
+    argument("--answers", action="store_true", help="carry your answers over"),
+)
 def fresh(args):
     """put a new copy of a lesson in work/, and keep the old one"""
     lesson = find_lesson(args.lesson)
-    renew(WORK / lesson.name, without_outputs(lesson))
+    copy, new = WORK / lesson.name, without_outputs(lesson)
+    if not (args.answers and copy.exists()):
+        return renew(copy, dumps(new), ROOT) and None
+    try:
+        carried, notes = answers.carry(read_notebook(copy), new)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Problem(
+            f"work/{copy.name} cannot be read as a notebook, so no answer can be taken "
+            f"from it. For a new copy without answers: {typed('fresh ' + args.lesson)}"
+        ) from None
+    renew(copy, dumps(new), ROOT)
+    say(f"Answers carried over: {', '.join(carried) or 'none'}.")
+    say(
+        "".join(
+            f"Not carried, or to be looked at: {note}.\n" for note in notes
+        ).rstrip()
+    )
+
+
+@command(argument("source", nargs="?", help="a zip or folder of the newer version"))
+def update(args):
+    """put a newer version of the course in place; work/ stays as it is"""
+    pull = f'git -C "{ROOT}" pull && {typed("lab")}'
+    with machine.locked(LOCK, "Waiting for another command of the course."):
+        updates.update(ROOT, args.source, pull, finish_update)
 
 
 @command(LESSON)
@@ -725,7 +978,8 @@ def solution(args):
         if run(build, env=child_environment()):
             raise Problem(f"{lesson.stem} could not be built; the reason is above.")
         solved = next(Path(folder).glob("*.ipynb"))
-        renew(WORK / "solutions" / solved.name, solved.read_text(encoding="utf-8"))
+        target = WORK / "solutions" / solved.name
+        renew(target, solved.read_text(encoding="utf-8"), ROOT)
 
 
 @command(
@@ -735,39 +989,36 @@ def solution(args):
 def submit(args):
     """pack your lessons into one zip to hand in, with a receipt"""
     lessons = [find_lesson(text) for text in args.lessons]
-    student, files = student_id(args.student), {}
-    for lesson in lessons or sorted(NOTEBOOKS.glob("*.ipynb")):
+    example = typed("submit --student YOUR-ID")
+    student, files = handin.student_id(args.student, example), {}
+    for lesson in lessons or course_lessons():
         copy = WORK / lesson.name
         if not copy.exists():
             if lessons:
                 raise Problem(f"There is no work/{copy.name} to hand in.")
             continue
         content = copy.read_bytes()
-        changed, done = state(content, lesson)
-        saved = datetime.datetime.fromtimestamp(copy.stat().st_mtime)
-        taken = changed or lessons
-        more = "" if taken else ", left out"
+        changed, done = described(content, lesson)
+        saved = datetime.fromtimestamp(copy.stat().st_mtime)
+        more = "" if changed or lessons else ", left out"
         say(f"{lesson.stem}, saved {saved:%Y-%m-%d %H:%M}: {done}{more}")
-        if taken:
+        if changed or lessons:
             files[copy.name] = content
     if not files:
         raise Problem("Every lesson in work/ is as it came: nothing to hand in.")
-    hand_in(student, files)
+    handin.hand_in(student, files, ROOT)
 
 
-def hand_in(student, files):
-    """Write a zip and its receipt; neither takes the place of another."""
-    now = datetime.datetime.now().astimezone()
-    path, now = free_name(WORK / "submitted", student, now)
-    content = packed(student, files)
-    text = receipt(student, now, path, content, files)
-    write_new(path.with_suffix(".receipt.txt"), text)
-    with open(path, "xb") as file:
-        file.write(content)
-    say(
-        f"\nUpload {path.relative_to(ROOT)}\n(its receipt lies beside it; "
-        f"what you change from now on is not in it)\n\n{text}"
-    )
+def described(content, lesson):
+    """Whether a student's notebook differs from the lesson, and what of it is done."""
+    try:
+        return progress.described(read_notebook(content), original(lesson))
+    except (AttributeError, KeyError, TypeError, ValueError):
+        raise Problem(
+            f"work/{lesson.name} cannot be read as a notebook, and nothing was packed. "
+            "Open it in JupyterLab and save it again, or name the lessons to hand in: "
+            + typed("submit 01 02")
+        ) from None
 
 
 @command(
@@ -871,7 +1122,8 @@ def parse(words):
 
 def main(words=None):
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="replace")  # a path may hold any letter
+        if hasattr(stream, "reconfigure"):  # a notebook's has no need of it
+            stream.reconfigure(errors="replace")  # a path may hold any letter
     args = parse(words)
     try:
         return args.run(args) or 0

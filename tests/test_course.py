@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from tools.door import handin
+
 ROOT = Path(__file__).resolve().parents[1]
 OUTPUT = {"name": "stdout", "output_type": "stream", "text": ["é\n"]}
 SOLVED = """
@@ -52,7 +54,8 @@ def tree(tmp_path):
     for name in ("course.py", "pyproject.toml", "requirements.lock"):
         (root / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, root / name)
-    shutil.copytree(ROOT / "tools" / "jupyter", root / "tools" / "jupyter")
+    for name in ("__init__.py", "door", "jupyter"):
+        copy(ROOT / "tools" / name, root / "tools" / name)
     write(root / "tools" / "build.py", SOLVED)
     write(root / "bn_helpers" / "__init__.py", "")
     for folder in ("lessons", "tests", "grading"):  # a copy for a class lacks these
@@ -63,6 +66,15 @@ def tree(tmp_path):
     digest = hashlib.sha256(b"digits").hexdigest()
     write(root / "data" / "checksums.txt", f"{digest}  MNIST/digits.gz\n")
     return root
+
+
+def copy(source, target):
+    if source.is_dir():
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(source, target, ignore=ignored)
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(source, target)
 
 
 @pytest.fixture
@@ -79,7 +91,7 @@ def course(tree, monkeypatch):
 @pytest.fixture
 def door(course, monkeypatch):
     """The front door of a course that is set up; what it would start is not started."""
-    monkeypatch.setattr(course, "environment", lambda *extras: sys.executable)
+    monkeypatch.setattr(course, "environment", lambda *extras, **_: sys.executable)
     monkeypatch.setattr(course, "hand_over", lambda words: 0)
     return course
 
@@ -170,7 +182,8 @@ def test_lab_serves_the_students_copies(tree):
             fetch(f"{address}/api/shutdown", method="POST")
             said, _ = server.communicate(timeout=60)
     assert server.returncode == 0 and "Traceback" not in said
-    assert names == ["01_forward_pass.ipynb", "03_activation_distributions.ipynb"]
+    lessons = ["01_forward_pass.ipynb", "03_activation_distributions.ipynb"]
+    assert names == ["00_start_here.ipynb", *lessons]
     assert start.endswith("/lab/tree/03_activation_distributions.ipynb")
     disabled = re.search(r'"disabledExtensions": \[([^]]*)', page).group(1)
     assert "@jupyterlab/apputils-extension:announcements" in disabled
@@ -310,7 +323,7 @@ def test_fresh_keeps_every_earlier_file(tree, door):
 def test_fresh_leaves_an_untouched_copy_alone(tree, door, capsys):
     door.main(["lab"])
     assert door.main(["fresh", "01"]) == 0
-    assert len(list((tree / "work").iterdir())) == 2
+    assert len(list((tree / "work").iterdir())) == 3
     assert "is new already" in capsys.readouterr().out
 
 
@@ -387,7 +400,7 @@ def test_windows_waits_and_passes_the_exit_code(course, monkeypatch):
 def test_ctrl_c_is_left_to_the_command(course, monkeypatch):
     answers = [KeyboardInterrupt, KeyboardInterrupt]
 
-    def wait(process):
+    def wait(process, timeout):
         if answers:
             raise answers.pop()
         return 130
@@ -411,6 +424,7 @@ class Installer:
     def __init__(self, course):
         self.course, self.asked = course, []
         self.code, self.log, self.killed, self.trouble = 0, "", False, ""
+        self.light = 0  # what the step that asks the CPU index ends with
 
     def run(self, words, **options):
         if "venv" in words:
@@ -418,17 +432,20 @@ class Installer:
             shutil.rmtree(self.course.VENV, ignore_errors=True)
             write(self.course.VENV_PYTHON, "")
             return 0
+        if "--index-url" in words:
+            self.asked.append("light")
+            return self.light
         self.asked.append(f"pip {words[-1]}")
         write(self.course.PIP_LOG, self.log)
         if self.killed:
             raise SystemExit
         return self.code
 
-    def again(self, *extras):
+    def again(self, *extras, **options):
         """What one more start asks for, now that nothing goes wrong."""
         self.asked, self.code, self.log = [], 0, ""
         self.killed, self.trouble = False, ""
-        self.course.environment(*extras)
+        self.course.environment(*extras, **options)
         return self.asked
 
 
@@ -437,7 +454,17 @@ def installer(course, monkeypatch):
     installer = Installer(course)
     monkeypatch.setattr(course, "run", installer.run)
     monkeypatch.setattr(course, "venv_works", course.VENV_PYTHON.exists)
-    monkeypatch.setattr(course, "probe", lambda _: {"packages": installer.trouble})
+    monkeypatch.setattr(course, "probe", lambda *_: {"packages": installer.trouble})
+    monkeypatch.setattr(course.machine, "pip_environment", lambda *_: {})
+    monkeypatch.setenv("COURSE_TORCH_INDEX", "none")
+    return installer
+
+
+@pytest.fixture
+def light(installer, monkeypatch):
+    """The same on Linux with an index of CPU builds."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setenv("COURSE_TORCH_INDEX", "http://127.0.0.1:9/cpu")
     return installer
 
 
@@ -515,7 +542,8 @@ def test_packages_that_do_not_work_are_not_called_ready(course, installer):
     installer.trouble = "import torchvision: operator torchvision::nms does not exist"
     with pytest.raises(course.Problem, match="matched pair.* torch==.* torchvision=="):
         course.environment()
-    assert not course.MARKER.exists()
+    assert not course.is_ready([])
+    assert installer.again() == ["pip ."]
 
 
 def test_an_old_python_in_the_venv_does_not_count(course):
@@ -569,7 +597,7 @@ def test_a_full_disk_is_said_before_anything_is_made(course, monkeypatch, capsys
     usage = shutil.disk_usage(course.ROOT)._replace(free=5 * 10**8)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     assert course.main(["lab"]) == 1
-    assert "0.5 GB are free; the course needs about" in capsys.readouterr().err
+    assert "0.5 GB are free; the course needs 2 GB" in capsys.readouterr().err
     assert not course.VENV.exists()
 
 
@@ -590,22 +618,31 @@ def test_a_conda_environment_that_is_not_pythons_own_is_left_alone(
 
 
 @pytest.mark.parametrize(
-    ("where", "cure"),
+    ("where", "name", "cure"),
     [
-        ("dependencies", "conda env update -f environment.yml"),
-        ("test", "pip install no-"),
+        ("dependencies", "mine", 'conda env update -p "{prefix}" -f "{file}"'),
+        (
+            "dependencies",
+            "base",
+            'conda env update -f "{file}" && conda activate batch-',
+        ),
+        ("test", "mine", "pip install no-such-thing"),
     ],
 )
 def test_a_conda_environment_that_lacks_packages_is_told_which(
-    course, installer, monkeypatch, capsys, where, cure
+    course, installer, monkeypatch, capsys, where, name, cure
 ):
     monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
+    monkeypatch.setenv("CONDA_DEFAULT_ENV", name)
     project = course.ROOT / "pyproject.toml"
     text = project.read_text(encoding="utf-8")
     write(project, text.replace(f"{where} = [", f'{where} = ["no-such-thing>=1",'))
     assert course.environment("test") == course.VENV_PYTHON
     said = capsys.readouterr().out
-    assert "lacks no-such-thing;" in said and cure in said
+    cure = cure.format(prefix=sys.prefix, file=course.ROOT / "environment.yml")
+    assert "lacks no-such-thing>=1;" in said and cure in said
+    course.environment("test")
+    assert capsys.readouterr().out == ""  # told once, when something is installed
 
 
 # doctor
@@ -639,15 +676,33 @@ def test_doctor_finds_what_is_wrong(tree):
     (tree / "data/MNIST/digits.gz").write_text("other")
     nms = "raise RuntimeError('operator torchvision::nms does not exist')"
     write(tree / "torchvision.py", nms)
-    project = (tree / "pyproject.toml").read_text(encoding="utf-8")
-    write(tree / "pyproject.toml", project.replace('"tqdm>=4.66,<5"', '"tqdm>=1,<2"'))
     result = typed(tree, "doctor", OMP_NUM_THREADS="many")
     failed = [name for name, state in report(result).items() if state == "FAIL"]
-    assert failed == ["packages", "data", "threads"]
+    assert failed == ["packages", "files", "data", "threads"]
     assert result.returncode == 1
-    assert re.search(r"tqdm<2,>=1 is needed, [\d.]+ is installed", result.stdout)
     assert re.search(r"matched pair: .* torch==\S+ torchvision==\S+", result.stdout)
     assert "data/MNIST/digits.gz is damaged" in result.stdout
+
+
+def test_doctor_names_a_version_that_does_not_fit(course):
+    [said] = course.unfit(["tqdm>=1,<2"])
+    assert re.fullmatch(r"tqdm>=1,<2 is needed, [\d.]+ is installed", said)
+
+
+@pytest.mark.parametrize(
+    ("version", "ranges", "fits"),
+    [
+        ("2.15.0", ">=2.6,<3", True),
+        ("2.15.0+cpu", ">=2.6,<3", True),
+        ("3.0.0rc1", ">=2.6,<3", False),
+        ("2.5.9", ">=2.6,<3", False),
+        ("2.6", ">=2.6.0,<3", True),
+        ("0.29.2", ">=0.21,<1", True),
+        ("2026.8.0", ">=2024.8", True),
+    ],
+)
+def test_ranges(course, version, ranges, fits):
+    assert course.fits(version, ranges) == fits
 
 
 def test_doctor_survives_a_package_that_kills_python(tree):
@@ -786,8 +841,8 @@ def test_submit_names_a_notebook_that_cannot_be_read(worked, door, capsys, text)
 
 
 @pytest.mark.parametrize("name", ["a", "a.b-c_1", "4711", "Zoë", "李", "A" * 64])
-def test_student_ids(door, name):
-    assert door.student_id(f" {name} ") == name
+def test_student_ids(name):
+    assert handin.student_id(f" {name} ", "") == name
 
 
 @pytest.mark.parametrize(

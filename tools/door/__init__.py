@@ -1,0 +1,1 @@
+"""The parts of course.py: standard library only, and in every student's copy."""
