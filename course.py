@@ -426,8 +426,8 @@ def unpacking_began():
 
 def lacks_torch():
     """Whether all that stopped pip is that torch has no build here."""
-    lacking = re.search(r"No matching distribution found for torch", pip_log())
-    return lacking and not re.search(UNREACHABLE, pip_log())
+    lacking = r"No matching distribution found for torch|\(constraint\) torch"
+    return re.search(lacking, pip_log()) and not re.search(UNREACHABLE, pip_log())
 
 
 AGAIN = "run the same command again; what is downloaded is kept"

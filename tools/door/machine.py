@@ -104,7 +104,10 @@ def pip_environment(python, environ):
     course does not look, or build them.
     """
     asked = [str(python), "-I", "-X", "utf8", "-m", "pip", "config", "list"]
-    found = subprocess.run(asked, capture_output=True, encoding="utf-8", env=environ)
+    # `pip config` takes these three for its own options: which file to list
+    all_files = dict.fromkeys(("PIP_USER", "PIP_GLOBAL", "PIP_SITE"), "0")
+    given = {**environ, **all_files}
+    found = subprocess.run(asked, capture_output=True, encoding="utf-8", env=given)
     if found.returncode:
         say("pip's configuration cannot be read; the set-up goes on without it.")
     kept = pip_settings(found.stdout)
@@ -118,7 +121,7 @@ def pip_settings(listed):
     for _, key, value in sorted(
         SETTING.findall(listed), key=lambda s: ranks.index(s[0])
     ):
-        if key in NETWORK:
+        if key in NETWORK and value != "''":  # pip takes an empty one for none
             name = f"PIP_{key.upper().replace('-', '_')}"
             with contextlib.suppress(SyntaxError, ValueError):
                 settings[name] = str(ast.literal_eval(value))
