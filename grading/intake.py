@@ -25,7 +25,8 @@ CHECKED = re.compile(rb"check\.(\w{1,60})\(")
 # files that platforms, editors and the course itself put beside notebooks
 BESIDE = re.compile(
     r".*receipt\.txt|timestamp\.txt|.*_attempt_[\d-]{19}\.txt|index\.html|grades\.\w+|"
-    r"submission_metadata\.yml|comments\.txt|feedbackText\.html|README.*|gradebook\.db",
+    r"submission_metadata\.yml|comments\.txt|feedbackText\.html|README.*|gradebook\.db|"
+    r".*00_start_here.*\.ipynb",  # the start page, however it was renamed
     re.IGNORECASE,
 )
 MANY = 3  # different notebooks of one lesson, without a platform's word on attempts
@@ -150,6 +151,11 @@ def _lesson_above(names, lessons):
     return next(filter(None, found), "")
 
 
+def _is_notebook(item):
+    """Whether it is a notebook that somebody may have worked on."""
+    return bool(item.sha256) and not BESIDE.fullmatch(item.path[-1])
+
+
 class _Intake:
     """Sorts what was found into a `Collection`."""
 
@@ -164,11 +170,11 @@ class _Intake:
 
     def collection(self):
         for item, found in zip(self.items, self.whose, strict=True):
-            if item.sha256:
+            if _is_notebook(item):
                 self.notebook(item, found)
         made = Collection({k: _in_order(self.found[k]) for k in sorted(self.found)})
         for item, found in zip(self.items, self.whose, strict=True):
-            if not item.sha256:
+            if not _is_notebook(item):
                 self.other(item, found, made)
         made.refused = self.refused
         made.doubts = [*_doubts(made.attempts, self.rows), *self.mixed()]

@@ -15,6 +15,7 @@ from pathlib import Path
 import jinja2
 
 from tools.build import EXERCISES, choose, dumps, exercise_list, load, write
+from tools.door.update import MANIFEST
 from tools.lesson import BLANK_ANSWER, STUB, LessonError, solved_view, student_view
 
 from .config import PACKAGES
@@ -27,11 +28,13 @@ FILES = (
     "LICENSE",
     "pyproject.toml",
     "requirements.lock",
+    "CHANGELOG.md",
+    "tools/__init__.py",
     "data/.gitignore",
     "data/README.md",
     "data/checksums.txt",
 )
-FOLDERS = (*PACKAGES, "tools/jupyter")
+FOLDERS = (*PACKAGES, "tools/door", "tools/jupyter")
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the oldest time that a zip can state
 CODE_STUB = "\n".join(STUB)
 NBGRADER_CONFIG = f'''\
@@ -87,7 +90,14 @@ def members(root, lessons):
         notebook = dumps(student_view(lesson))
         files[f"notebooks/{lesson.name}.ipynb"] = notebook.encode()
     files["START.html"] = start_page(lessons).encode()
+    files[MANIFEST] = manifest(files).encode()
     return files
+
+
+def manifest(files):
+    """What `course.py update` knows this version's own files by."""
+    digests = {name: hashlib.sha256(text).hexdigest() for name, text in files.items()}
+    return "".join(f"{digests[name]}  {name}\n" for name in sorted(files))
 
 
 def data_files(root):

@@ -68,12 +68,13 @@ def course(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def lab(course, tmp_path_factory):
+def lab(course):
     """The address that the student is told."""
     process = subprocess.Popen(
-        [sys.executable, "course.py", "lab", "--no-browser", "--port", _free_port()],
+        [sys.executable, "course.py", "lab", "--no-browser", "--port", _free_port()]
+        + ["--LabApp.expose_app_in_browser=True"],
         cwd=course,
-        env=_environment(tmp_path_factory.mktemp("config")),
+        env=_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -88,14 +89,11 @@ def lab(course, tmp_path_factory):
         process.kill()
 
 
-def _environment(config):
+def _environment():
     """As in an active conda environment, so that this interpreter serves."""
-    settings = {"LabApp": {"expose_app_in_browser": True}}
-    (config / "jupyter_lab_config.json").write_text(json.dumps(settings), "utf-8")
     return {
         **os.environ,
         "CONDA_PREFIX": sys.prefix,
-        "JUPYTER_CONFIG_DIR": str(config),
         "PIP_NO_INDEX": "1",  # nothing may be installed here
         "PYTHONUNBUFFERED": "1",
     }

@@ -424,7 +424,6 @@ class Installer:
     def __init__(self, course):
         self.course, self.asked = course, []
         self.code, self.log, self.killed, self.trouble = 0, "", False, ""
-        self.light = 0  # what the step that asks the CPU index ends with
 
     def run(self, words, **options):
         if "venv" in words:
@@ -432,9 +431,6 @@ class Installer:
             shutil.rmtree(self.course.VENV, ignore_errors=True)
             write(self.course.VENV_PYTHON, "")
             return 0
-        if "--index-url" in words:
-            self.asked.append("light")
-            return self.light
         self.asked.append(f"pip {words[-1]}")
         write(self.course.PIP_LOG, self.log)
         if self.killed:
@@ -457,14 +453,6 @@ def installer(course, monkeypatch):
     monkeypatch.setattr(course, "probe", lambda *_: {"packages": installer.trouble})
     monkeypatch.setattr(course.machine, "pip_environment", lambda *_: {})
     monkeypatch.setenv("COURSE_TORCH_INDEX", "none")
-    return installer
-
-
-@pytest.fixture
-def light(installer, monkeypatch):
-    """The same on Linux with an index of CPU builds."""
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setenv("COURSE_TORCH_INDEX", "http://127.0.0.1:9/cpu")
     return installer
 
 

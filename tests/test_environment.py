@@ -1,6 +1,9 @@
 """One set of ranges: pyproject.toml, environment.yml, the lock, what is installed."""
 
 import importlib.metadata
+import importlib.util
+import json
+import os
 import re
 import shlex
 import subprocess
@@ -102,3 +105,71 @@ def test_the_oldest_python_is_the_same_everywhere():
     front_door = (ROOT / "course.py").read_text(encoding="utf-8")
     assert f"Python {oldest} or newer is needed" in front_door
     assert f"sys.version_info < ({oldest.replace('.', ', ')})" in front_door
+
+
+# one number, one index, one version
+
+
+COURSE = (ROOT / "course.py").read_text(encoding="utf-8")
+
+
+def disk_gb(platform, monkeypatch):
+    spec = importlib.util.spec_from_file_location("front_door", ROOT / "course.py")
+    course = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(course)
+    monkeypatch.setattr(sys, "platform", platform)
+    return course.disk_gb(course.CPU), course.disk_gb(course.ORDINARY)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin", "win32"])
+def test_every_page_states_the_disk_that_set_up_insists_on(platform, monkeypatch):
+    light, ordinary = disk_gb(platform, monkeypatch)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "grading/templates/start.html").read_text(encoding="utf-8")
+    assert f"and {light} GB of free disk" in readme
+    assert re.search(rf"and\s+{light}&nbsp;GB of free disk", page)
+    assert f"`lab --gpu` brings them ({disk_gb('linux', monkeypatch)[1]} GB)" in readme
+    stated = re.findall(r"(\d+)(?: |&nbsp;)GB", readme + page)
+    assert set(stated) == {str(light), "9"}
+    assert ordinary == (9 if platform == "linux" else light)
+
+
+def test_the_cpu_index_is_one():
+    [index] = re.findall(r'^CPU_INDEX = "(.+)"$', COURSE, re.MULTILINE)
+    build = (ROOT / "binder/postBuild").read_text(encoding="utf-8")
+    assert f"--index-url {index} torch torchvision\n" in build
+
+
+def test_the_version_is_one():
+    cite = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert cite["version"] == PROJECT["version"]
+    assert re.findall(r"^## (.+)$", changes, re.MULTILINE)[0] == PROJECT["version"]
+
+
+def commands(text):
+    return re.findall(r"course\.py (\w+)", text)
+
+
+def test_a_container_and_a_workflow_type_what_there_is():
+    container = json.loads(
+        (ROOT / ".devcontainer/devcontainer.json").read_text("utf-8")
+    )
+    flow = (ROOT / ".github/workflows/course.yml").read_text(encoding="utf-8")
+    known = re.findall(r"^def (\w+)\(args\):", COURSE, re.MULTILINE)
+    assert set(commands(container["postCreateCommand"]) + commands(flow)) <= set(known)
+    jobs = yaml.safe_load(flow)["jobs"]
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    assert all(step.keys() <= {"uses", "with", "run"} for step in steps)
+    paths = re.findall(r"(?:tests|notebooks)/[\w./]+", flow)
+    assert len(paths) == 5 and all((ROOT / path).exists() for path in paths)
+    assert (ROOT / ".ci/run").exists() and ".ci/run" in flow
+
+
+def test_binders_script_is_bash():
+    script = ROOT / "binder/postBuild"
+    assert os.access(script, os.X_OK)
+    assert subprocess.run(["bash", "-n", script]).returncode == 0
+    oldest = PROJECT["requires-python"].removeprefix(">=")
+    runtime = (ROOT / "binder/runtime.txt").read_text(encoding="utf-8").strip()
+    assert int(runtime.rpartition(".")[2]) >= int(oldest.rpartition(".")[2])

@@ -22,6 +22,7 @@ from tools.lesson import LessonError, cut, solved_view, student_view
 ROOT = Path(__file__).resolve().parents[1]
 LESSONS = build.load(ROOT)[0]
 FIRST = LESSONS[0]
+LABCONFIG = "default_setting_overrides", "page_config"
 each_lesson = pytest.mark.parametrize("lesson", LESSONS, ids=lambda lesson: lesson.name)
 
 
@@ -48,7 +49,7 @@ def door(copy, monkeypatch):
     spec = importlib.util.spec_from_file_location("released", copy / "course.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(module, "environment", lambda *extras: sys.executable)
+    monkeypatch.setattr(module, "environment", lambda *extras, **_: sys.executable)
     monkeypatch.setattr(module, "hand_over", lambda words: 0)
     return module
 
@@ -82,15 +83,19 @@ def test_the_list_of_files(copy):
     assert folders == {*PACKAGES, "data", "notebooks", "tools"}
     single = {name for name in files if "/" not in name} - folders
     assert single == {
+        "CHANGELOG.md",
         "START.html",
         "course.py",
         "environment.yml",
+        "files.sha256",
         "pyproject.toml",
         "requirements.lock",
     }
     assert (copy / "LICENSE").exists()
     tools = {name for name in files if name.startswith("tools/")}
-    assert tools == {"tools/jupyter/labconfig/page_config.json"}
+    door = {f"tools/door/{path.name}" for path in (ROOT / "tools/door").glob("*.py")}
+    config = {f"tools/jupyter/labconfig/{name}.json" for name in LABCONFIG}
+    assert tools == {"tools/__init__.py", *door, *config}
     notebooks = {name for name in files if name.startswith("notebooks/")}
     assert notebooks == {f"notebooks/{lesson.name}.ipynb" for lesson in LESSONS}
 
