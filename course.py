@@ -689,14 +689,14 @@ def packages_trouble():
     trouble = probed()["packages"]
     if trouble:
         return trouble, mending(trouble)
-    build = probed().get("torch")
-    if not build:
+    build = probed().get("torch", "")
+    if installed()[2] == NO_TORCH and not conda_serves():
         mend = f"With a Python from 3.11 to 3.14 and {VENV} deleted, run {typed('lab')}"
         return (
             f"all but PyTorch, which has no build for this Python: {need_torch()}",
             mend,
         )
-    return f"installed, in their ranges, and they import; {build}", ""
+    return "; ".join(filter(None, ["installed and in their ranges", build])), ""
 
 
 def need_torch():

@@ -148,7 +148,7 @@ def test_the_version_is_one():
 
 
 def commands(text):
-    return re.findall(r"course\.py (\w+)", text)
+    return re.findall(r"python3? course\.py (\w+)", text)
 
 
 def test_a_container_and_a_workflow_type_what_there_is():
