@@ -10,8 +10,13 @@ if sys.version_info < (3, 11):  # noqa: UP036
         "python.org or with your package manager, and start the course with it."
     )
 
-if __name__ == "__main__" and not sys.flags.safe_path:
-    del sys.path[0]  # a random.py beside this file must hide nothing
+import os
+
+if __name__ == "__main__" and "ipykernel" not in sys.modules:
+    # neither a random.py beside this file nor a foreign PYTHONPATH may hide a module
+    hiding = set(os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    hiding |= set() if sys.flags.safe_path else {sys.path[0]}
+    sys.path[:] = [path for path in sys.path if path not in hiding]
 
 import argparse
 import compileall
@@ -20,7 +25,6 @@ import hashlib
 import importlib.metadata
 import importlib.util
 import json
-import os
 import platform
 import re
 import shutil

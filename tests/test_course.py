@@ -162,7 +162,12 @@ def test_an_old_python_is_told_so(tree):
 def test_lab_serves_the_students_copies(tree):
     port, token = str(free_port()), "--IdentityProvider.token=secret"
     command = [sys.executable, "course.py", "lab", "3", "--no-browser", "--port", port]
+    # what a user's own Jupyter is told must not matter here
+    broken = "c.ServerApp.contents_manager_class = 'gone.Gone'\nraise SystemExit\n"
+    write(tree.parent / "config" / "jupyter_server_config.py", broken)
+    write(tree / "elsewhere" / "signal.py", "raise SystemExit")
     config = {"JUPYTER_CONFIG_DIR": str(tree.parent / "config")}
+    config |= {"HOME": "/nonexistent", "PYTHONPATH": str(tree / "elsewhere")}
     with subprocess.Popen(
         [*command, token],
         cwd=tree,
@@ -272,6 +277,155 @@ def test_a_folder_that_cannot_be_written_is_said_plainly(tree, door, capsys):
     write(tree / "work", "a file where the folder goes")
     assert door.main(["lab"]) == 1
     assert str(tree / "work") in capsys.readouterr().err
+
+
+# every failure leads to its advice, and the advice to success
+
+
+def dangling(work):
+    work.symlink_to(work.with_name("gone"))
+    return work.unlink
+
+
+def a_file(work):
+    write(work, "mine")
+    return work.with_name("work").unlink
+
+
+def shadowing(name):
+    def write_it(work):
+        write(work / name, "mine = 1")
+        return lambda: (work / name).rename(work / name.replace(".py", "_mine.py"))
+
+    return write_it
+
+
+def beside(work):
+    write(work.parent / "random.py", "mine = 1")
+    return lambda: (work.parent / "random.py").rename(work.parent / "dice.py")
+
+
+def damaged(work):
+    path = work.parent / "data/MNIST/digits.gz"
+    path.write_text("other", encoding="utf-8")
+    return lambda: path.write_text("digits", encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (dangling, "link that leads nowhere. Remove that link"),
+        (a_file, "is a file where a folder goes. Rename that file"),
+        (shadowing("random.py"), "work/random.py hides the module of that name. Give"),
+        (shadowing("numpy.py"), "work/numpy.py hides"),
+        (shadowing("solutions/copy.py"), "work/solutions/copy.py hides"),
+        (beside, "random.py hides the module of that name. Give it another name"),
+        (damaged, "is damaged. In the course's folder run: git checkout"),
+    ],
+)
+def test_each_failure_is_told_by_lab_and_doctor_and_its_mend_works(
+    tree, door, capsys, monkeypatch, spoil, words
+):
+    loaded = {"random", "copy", "numpy"}
+    answer = {"packages": "", "kernel": "", "modules": loaded}
+    monkeypatch.setattr(door, "probed", lambda: answer)
+    mend = spoil(tree / "work")
+    assert door.main(["lab"]) == 1
+    assert words in capsys.readouterr().err
+    assert door.main(["doctor"]) == 1
+    told = capsys.readouterr().out
+    assert words.partition(". ")[0] in told and told.count("fix: ") == 1
+    mend()
+    assert door.main(["lab"]) == 0
+    assert door.main(["doctor"]) == 0
+
+
+def test_a_file_that_hides_nothing_is_a_students_own(tree, door, monkeypatch):
+    monkeypatch.setattr(door, "probed", lambda: {"modules": {"random"}})
+    for name in ("work/mine.py", "work/test.py", "work/random/notes.txt"):
+        write(tree / name, "mine = 1")
+    assert door.main(["lab"]) == 0
+
+
+def test_a_random_py_beside_the_front_door_does_not_stop_it(tree):
+    write(tree / "random.py", "raise SystemExit('hidden')")
+    write(tree / "argparse.py", "raise SystemExit('hidden')")
+    result = typed(tree, "status", conda=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_told(tree, door, capsys, monkeypatch):
+    able = door.can_make_a_file
+    monkeypatch.setattr(door, "can_make_a_file", lambda folder: folder != tree)
+    assert door.main(["lab"]) == 1
+    assert f"{tree} cannot be written to. Move" in capsys.readouterr().err
+    monkeypatch.setattr(door, "can_make_a_file", able)
+    assert door.main(["lab"]) == 0
+
+
+def test_a_path_that_no_environment_can_have_is_told(tree):
+    odd = tree.rename(tree.with_name(f"my{os.pathsep}course"))
+    said = plainly(typed(odd, "lab", conda=False))
+    assert "has a " in said and "Rename that folder" in said
+
+
+@pytest.mark.skipif(os.name == "nt", reason="TMPDIR is POSIX's")
+def test_no_folder_for_temporary_files_is_told(tree, door, capsys, monkeypatch):
+    def none():
+        raise FileNotFoundError("No usable temporary directory found")
+
+    monkeypatch.setattr("tempfile.gettempdir", none)
+    assert door.main(["lab"]) == 1
+    assert "Set TMPDIR" in capsys.readouterr().err
+
+
+def test_doctor_names_variables_that_matter(tree):
+    more = {"PYTHONPATH": "/ros", "PIP_USER": "1", "LD_LIBRARY_PATH": "/old"}
+    said = typed(tree, "doctor", python=["-S"], conda=False, **more).stdout
+    [line] = [line for line in said.splitlines() if "variables" in line]
+    assert line.startswith("OK") and "PIP_CONFIG_FILE" not in line
+    assert "PIP_USER, PYTHON" in line and "LD_LIBRARY_PATH set" in line
+
+
+@pytest.mark.parametrize(
+    ("py", "conda", "program"),
+    [("py.exe", False, "py"), (None, False, "python"), ("py.exe", True, "python")],
+)
+def test_windows_is_told_a_program_that_it_has(course, monkeypatch, py, conda, program):
+    monkeypatch.setattr(course, "WINDOWS", True)
+    monkeypatch.setattr("shutil.which", lambda name: py)
+    if conda:
+        monkeypatch.setenv("CONDA_PREFIX", sys.prefix)
+    assert course.typed("lab").split()[0] == program
+
+
+@pytest.mark.parametrize(
+    ("trouble", "build", "advice"),
+    [
+        ("import torchvision: no such symbol", "cpu", "lab --gpu takes"),
+        ("import numpy: no such symbol", "cpu", "Delete the folder"),
+        ("import torchvision: no such symbol", "ordinary", "Delete the folder"),
+        ("import torch: [WinError 126]", "cpu", "Visual C"),
+    ],
+)
+def test_packages_that_do_not_work_have_a_way_out(course, trouble, build, advice):
+    write(course.MARKER, f"broken build={build}")
+    assert advice in course.mending(trouble)
+
+
+def test_a_foreign_library_path_is_suspected_first(course, monkeypatch):
+    monkeypatch.setenv("LD_LIBRARY_PATH", "/old")
+    write(course.MARKER, "broken build=cpu")
+    assert "Unset LD_LIBRARY_PATH" in course.mending("import numpy: wrong version")
+
+
+def test_an_old_cpu_build_becomes_the_ordinary_one_only_when_asked(course, installer):
+    write(course.VENV_PYTHON, "")
+    write(course.MARKER, f"{course.fingerprint()} build=cpu")
+    assert installer.again() == []
+    assert installer.again(gpu=True) == ["venv", "pip ."]
+    assert course.installed()[2] == course.ORDINARY
+    assert installer.again(gpu=True) == []
 
 
 # data

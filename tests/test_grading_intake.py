@@ -321,3 +321,14 @@ def test_a_path_that_is_not_there_is_named(tmp_path):
 def test_an_identifier_is_a_safe_name_of_a_folder(name, wanted):
     assert naming.identifier(name) == wanted
     assert naming.identifier(wanted) == wanted
+
+
+def test_the_start_page_is_passed_over_in_silence(tmp_path):
+    names = ("00_start_here.ipynb", "ada_00_start_here (1).ipynb")
+    more = "work/00_start_here_kept-2026-01-01_0000.ipynb"
+    files = {f"ada/{name}": b"{}" for name in (*names, more)}
+    files[f"ada/{LESSON}.ipynb"] = numbered(1)
+    (tmp_path / "ada.zip").write_bytes(zipped(files))
+    for path in (laid_out(tmp_path / "in", files), tmp_path / "ada.zip"):
+        found = collect(path)
+        assert list(found.attempts) == [("ada", LESSON)] and found.refused == []

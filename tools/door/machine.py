@@ -93,6 +93,7 @@ NETWORK = {
     "progress-bar",
     "no-color",
     "disable-pip-version-check",
+    "config-file",
 }
 SETTING = re.compile(r"^(global|install|:env:)\.([\w-]+)=(.*)$", re.MULTILINE)
 
