@@ -296,25 +296,33 @@ def set_up(extras, gpu, lock):
     """Make or mend `.venv`; the marker is written when everything is in place."""
     _, had, build = installed()
     extras = sorted({*extras, *had})
-    light = build in ("", CPU) and torch_index() and not gpu
+    light = bool(build in ("", CPU) and torch_index() and not gpu)
     pip = functools.partial(run_pip, lock=lock)
-    if venv_works() and not UNFINISHED.exists() and not (gpu and build == CPU):
-        say("Installing what .venv lacks; that may take a few minutes.")
-    else:
-        announce(CPU if light else ORDINARY)
-        make_venv(lock)
+    prepare_venv(light, anew=gpu and build == CPU, lock=lock)
     UNFINISHED.touch()
     if light:
         light = install_light(pip, lock)
     torch = install_rest(pip, extras)
+    record(extras, NO_TORCH if not torch else CPU if light else ORDINARY)
+
+
+def prepare_venv(light, anew, lock):
+    if venv_works() and not UNFINISHED.exists() and not anew:
+        say("Installing what .venv lacks; that may take a few minutes.")
+    else:
+        announce(CPU if light else ORDINARY)
+        make_venv(lock)
+
+
+def record(extras, build):
+    """Try what was installed, and write down what it is."""
     say("Importing every package once, so that the first lesson starts quickly.")
     for package in PACKAGES:
         compileall.compile_dir(ROOT / package, quiet=2)
-    build = NO_TORCH if not torch else CPU if light else ORDINARY
-    trouble = probe(VENV_PYTHON, torch)["packages"]
+    trouble = probe(VENV_PYTHON, build != NO_TORCH)["packages"]
     UNFINISHED.unlink()
-    marked = [fingerprint() if not trouble else "broken", *extras, f"build={build}"]
-    MARKER.write_text("\n".join(marked), encoding="utf-8")
+    words = [fingerprint() if not trouble else "broken", *extras, f"build={build}"]
+    MARKER.write_text("\n".join(words), encoding="utf-8")
     if trouble:
         raise Problem(f"The packages do not work: {trouble}. {mending(trouble)}")
 
@@ -385,7 +393,7 @@ def install_rest(pip, extras):
     if not pip(["-e", course], {}):
         return True
     if lacks_torch():
-        say("PyTorch has no build for this Python on this machine; leaving it out.")
+        say("The index has no PyTorch for this Python and machine; leaving it out.")
         rest = [r for r in requirements(extras) if names([r])[0] not in TORCH]
         if not (pip(rest, {}) or pip(["--no-deps", "-e", "."], {})):
             return False
