@@ -721,8 +721,8 @@ def need_torch():
     whole = [number for number, count in named.items() if not count]
     partly = [f"{number} ({count})" for number, count in named.items() if count]
     return (
-        f"lessons that run whole are {', '.join(whole) or 'none'}; in the others, "
-        f"cells that need PyTorch fail: {', '.join(partly) or 'none'}"
+        f"lessons that do not name it: {', '.join(whole) or 'none'}; in the others "
+        f"the cells that use it fail, so many name it: {', '.join(partly) or 'none'}"
     )
 
 

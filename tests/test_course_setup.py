@@ -204,7 +204,7 @@ def test_without_a_torch_for_this_machine_the_rest_is_installed(course):
         assert "has no PyTorch for this Python and machine" in said
         assert {"numpy", "bn_helpers"} <= set(installed(course))
         said = ended(start(course, "lab", "--no-browser", **variables(index)))
-        assert "PyTorch is not installed: lessons that run whole are 01" in said
+        assert "PyTorch is not installed: lessons that do not name it: 01;" in said
         assert "serving" in said
         assert re.search("FAIL  packages .*all but PyTorch", doctor(course, index))
 
