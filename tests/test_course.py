@@ -895,6 +895,35 @@ def handed_in(tree):
     return sorted((tree / "work/submitted").glob("*.zip"))
 
 
+def test_fresh_takes_answers_along(worked, door, capsys):
+    mine = json.loads(notebook(ex_merge="return 1", answer_why="Because."))
+    mine["cells"].append(
+        {"cell_type": "code", "id": "x", "metadata": {}, "source": "1"}
+    )
+    write(worked / "work/01_forward_pass.ipynb", json.dumps(mine))
+    assert door.main(["fresh", "1", "--answers"]) == 0
+    said = capsys.readouterr().out
+    assert "Answers carried over: merge, why." in said and "1 more cells" in said
+    new = json.loads((worked / "work/01_forward_pass.ipynb").read_text("utf-8"))
+    texts = {cell["id"]: cell["source"] for cell in new["cells"]}
+    assert texts == TASKS | {"ex-merge": "return 1", "answer-why": "Because."}
+    [kept] = (worked / "work").glob("01_*_kept-*.ipynb")
+    assert json.loads(kept.read_text(encoding="utf-8")) == mine
+
+
+def test_fresh_takes_no_answers_from_what_cannot_be_read(worked, door, capsys):
+    write(worked / "work/01_forward_pass.ipynb", "nonsense")
+    assert door.main(["fresh", "1", "--answers"]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert (worked / "work/01_forward_pass.ipynb").read_text() == "nonsense"
+
+
+def test_status_prints_the_table(worked, door, capsys):
+    assert door.main(["status"]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 2" in said and "Go on with" in said
+
+
 def test_submit_packs_what_was_worked_on(worked, door, capsys):
     assert door.main(["submit", "--student", "ada"]) == 0
     [path] = handed_in(worked)
