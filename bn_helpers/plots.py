@@ -53,11 +53,25 @@ def style(norm, **more):
 def show(text):
     """Show the current figure and print what it shows, for eyes and ears alike.
 
+    In a notebook the text is stored with the picture, too, as its alt text: in the
+    output's metadata, `metadata["image/png"]["alt"]`. The reading edition uses it.
+
     Args:
         text: one or two sentences, computed from the data where they state a finding.
     """
-    plt.show()
-    print(textwrap.fill(f"Figure: {text}", 88))
+    if "inline" in plt.get_backend():
+        from IPython.display import display
+
+        display(plt.gcf(), metadata={"image/png": {"alt": text}})
+        plt.close()
+    else:
+        plt.show()
+    print(printed(text))
+
+
+def printed(text):
+    """The lines that `show` prints below a figure."""
+    return textwrap.fill(f"Figure: {text}", 88)
 
 
 def digits(images, labels=None, ax=None, columns=16):
@@ -111,7 +125,7 @@ def drag(draw, **ranges):
 
     def redraw(_=None):
         draw(**{name: slider.value for name, slider in sliders.items()})
-        image.value = _png(plt.gcf())
+        image.value = png(plt.gcf())
 
     for name, slider in sliders.items():
         slider.description = name
@@ -130,7 +144,7 @@ def _tile(images, columns):
     return sheet.reshape(rows, columns, h, w).swapaxes(1, 2).reshape(rows * h, -1)
 
 
-def _png(figure):
+def png(figure):
     """The figure as PNG bytes; closed, so that it is not shown twice."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png")
