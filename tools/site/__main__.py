@@ -19,6 +19,29 @@ from . import moving, npm, pages
 ROOT = Path(__file__).resolve().parents[2]
 ASSETS = Path(__file__).with_name("assets")
 FONT = "@fontsource/stix-two-math"
+# what the theme writes -> what a page needs, and why
+REPAIRS = {
+    # course.css has the few icons that pages show
+    r"<script[^>]*/fontawesome\.js[^>]*></script>": "",
+    # a label that hides the button's visible text from voice control
+    r'(<button class="btn search-button-field[^>]*?) title="Search" '
+    r'aria-label="Search"': r"\1",
+    # a table's corner is no header; its other heads say what they are heads of
+    r'<th class="head"><p></p></th>': "<td></td>",
+    r'<th class="head([^>]*)>': r'<th scope="col" class="head\1>',
+    # a landmark, so that nothing on the page is outside of one
+    r'<div id="pst-primary-sidebar"': '<div role="complementary" '
+    'aria-label="Course" id="pst-primary-sidebar"',
+}
+UNUSED = (
+    "objects.inv",
+    ".buildinfo",
+    "_sources",
+    "_static/locales",
+    "_static/vendor",
+    "_static/scripts/fontawesome.*",
+    "_static/**/*.map",
+)
 FONT_FILE = "files/stix-two-math-latin-400-normal.woff2"
 
 
@@ -92,13 +115,18 @@ def build(root=ROOT, out=None, address="", say=print):
 
 
 def _finish(root, out):
-    """Add the notebooks to take home, drop what only Sphinx needs, and pack it all."""
+    """Add the notebooks to take home, drop what no page needs, and pack it all."""
     (out / "downloads").mkdir()
     for path in (root / "notebooks").glob("*.ipynb"):
         shutil.copy(path, out / "downloads")
-    for name in ("objects.inv", ".buildinfo"):
-        (out / name).unlink(missing_ok=True)
-    shutil.rmtree(out / "_sources", ignore_errors=True)
+    for path in out.glob("*.html"):
+        text = path.read_text(encoding="utf-8")
+        for pattern, better in REPAIRS.items():
+            text = re.sub(pattern, better, text)
+        path.write_text(text, encoding="utf-8", newline="\n")
+    for pattern in UNUSED:
+        for path in list(out.glob(pattern)):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
     with zipfile.ZipFile(out.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as pack:
         for path in sorted(filter(Path.is_file, out.rglob("*"))):
             pack.write(path, path.relative_to(out.parent))

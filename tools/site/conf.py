@@ -20,7 +20,8 @@ html_title = project
 html_css_files = ["course.css"]
 html_copy_source = False
 html_show_sourcelink = False
-html_last_updated_fmt = None
+html_use_index = False
+html_permalinks_icon = "#"
 pygments_style = "a11y-high-contrast-light"
 html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",

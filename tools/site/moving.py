@@ -1,4 +1,4 @@
-"""The numbers behind the figures that move: those of lesson 01, computed by its cells."""
+"""The numbers behind the figures that move, computed by the cells of lesson 01."""
 
 import json
 from contextlib import redirect_stdout
@@ -106,7 +106,7 @@ def draw_modes(values):
     with plt.style.context("default"):
         plots.use_style()
         figure, ax = plt.subplots(figsize=(7, 3))
-        for at, (N, outputs) in enumerate(training.items()):
+        for at, outputs in enumerate(training.values()):
             label = "training, 16 batches" if at == 0 else None
             ax.plot([at] * 16, outputs, "o", color=plots.COLORS["batch"], label=label)
         for (t, y), line in zip(evaluation.items(), (":", "--", "-"), strict=True):

@@ -162,7 +162,7 @@ def _relink(text, folder):
         page = _page_of(path)
         if image:
             return f"![{label}]({posixpath.basename(path)})"
-        return f"[{label}]({page}.{'md'}{anchor})" if page else f"`{path}`"
+        return f"[{label}]({page}.md{anchor})" if page else f"`{path}`"
 
     return LINK.sub(replace, text)
 
@@ -223,8 +223,8 @@ def _moving(figure):
         return "*In the notebook, this figure has sliders.*"
     return (
         f'<figure class="moving" data-figure="{figure}">'
-        "<noscript>With scripts switched on, this figure moves. The one above shows the "
-        "same without them.</noscript></figure>"
+        "<noscript>With scripts switched on, a figure here moves. The one above shows "
+        "the same without them.</noscript></figure>"
     )
 
 
