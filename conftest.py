@@ -22,8 +22,9 @@ NEEDS = {
         r"C:\Program Files\Google\Chrome\Application\chrome.exe",
     ),
     "sandbox": ("bwrap",),
+    "site": ("npm",),
 }
-PACKAGES = {"browser": "chromium", "sandbox": "bubblewrap"}
+PACKAGES = {"browser": "chromium", "sandbox": "bubblewrap", "site": "npm"}
 WHOLE_NOTEBOOKS = ("no", "each", "loadfile", "loadscope")
 
 pin(os.environ)  # kernels inherit it

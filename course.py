@@ -1040,7 +1040,7 @@ def described(content, lesson):
 def test(args):
     """run every test and compare every notebook with its stored outputs"""
     needs("tests", "without tests")
-    python = environment("test", "grading")
+    python = environment("test", "grading", "site")
     os.chdir(ROOT)
     pytest = [python, "-m", "pytest", "--nbval", "-n", "2", "--dist", "loadfile"]
     # files with few tests, the browser's, take long: they must not come last
@@ -1055,6 +1055,15 @@ def build(args):
     python = environment("test")
     os.chdir(ROOT)
     return hand_over([python, "-m", "tools.build", *args.rest])
+
+
+@command(passes_to="the builder: --address, --links")
+def site(args):
+    """make the reading edition, a website in build/site"""
+    needs("lessons", "without the authors' sources")
+    python = environment("site")
+    os.chdir(ROOT)
+    return hand_over([python, "-m", "tools.site", *args.rest])
 
 
 @command(passes_to="the benchmarks: NAME ...")
