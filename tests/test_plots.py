@@ -41,6 +41,18 @@ def test_show_prints_the_text(capsys):
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 88
 
 
+def test_in_a_notebook_the_text_is_the_pictures_alt_text(monkeypatch, capsys):
+    shown = []
+    monkeypatch.setattr(plt, "get_backend", lambda: "inline")
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
+    figure = plt.figure()
+    plots.show("two lines that cross.")
+    alt = {"image/png": {"alt": "two lines that cross."}}
+    assert shown == [((figure,), {"metadata": alt})]
+    assert not plt.get_fignums()  # or the kernel would show it once more
+    assert capsys.readouterr().out == plots.printed("two lines that cross.") + "\n"
+
+
 def test_digits_tiles_row_by_row():
     images = np.arange(3)[:, None, None] * np.ones((3, 2, 2))
     ax = plots.digits(images, labels=[0, 1, 2], columns=2)

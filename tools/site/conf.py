@@ -21,6 +21,8 @@ html_css_files = ["course.css"]
 html_copy_source = False
 html_show_sourcelink = False
 html_use_index = False
+# summaries are fetched, which fails where the site is read from a disk
+html_show_search_summary = False
 html_permalinks_icon = "#"
 pygments_style = "a11y-high-contrast-light"
 html_theme_options = {
