@@ -132,10 +132,11 @@ def _is_prose(text):
 
 def silence_captions(app, pagename, templatename, context, doctree):
     """A caption says what the picture's alt text says: it is for eyes only."""
-    if "body" in context:
-        context["body"] = context["body"].replace(
-            "<figcaption>", '<figcaption aria-hidden="true">'
-        )
+    body = context.get("body", "")
+    body = re.sub(
+        r'<a class="headerlink"[^>]*title="Link to this image".*?</a>', "", body
+    )
+    context["body"] = body.replace("<figcaption>", '<figcaption aria-hidden="true">')
 
 
 def add_moving(app, pagename, templatename, context, doctree):

@@ -188,7 +188,8 @@ def _code(cell, page, name, guess):
         return _moving(MOVING.get(sliders, ""))
     code = f"```python\n{cell.source}\n```"
     if "hidden" in tags:
-        code = _fold("Code of this figure", code, "code")
+        drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        code = _fold("Code of this figure" if drawn else "Code", code, "code")
     if "exercise" in tags:
         return f"{code}\n\nWrite it in the notebook ([how to run it]({RUN_IT})): " + (
             "the cell below it there checks your answer and names known mistakes."
