@@ -190,7 +190,7 @@ const FIGURES = {
       plot.dot(evaluation, 0, PLAIN, 7);
       plot.axes([-3, -2, -1, 0, 1, 2, 3], "output for one digit",
         [[1, "train"], [0, "eval"]]);
-      plot.svg.append(digitPicture(width - 70, 12));
+      plot.svg.append(digitPicture(plot.box.left + 12, 66));
       const low = format(Math.min(...training)), high = format(Math.max(...training));
       const says = `Training mode, sixteen batches of ${N}: the digit's output lies between ` +
         `${low} and ${high}. Evaluation mode after ${updates} updates: ${format(evaluation)}.`;
