@@ -10,7 +10,8 @@ def batch(rng, N, D):
     scale = rng.permutation(np.geomspace(0.05, 5, D))
     offset = rng.normal(0, 3, D)
     x = offset + scale * (rng.exponential(1, (N, D)) + 0.3 * rng.normal(size=(N, D)))
-    return x, rng.uniform(0.5, 2, D), rng.normal(0, 1, D)
+    gamma = rng.uniform(0.5, 2, D) * rng.choice([-1, 1], D)
+    return x, gamma, rng.normal(0, 1, D)
 
 
 def moments(rng, D):
@@ -18,13 +19,14 @@ def moments(rng, D):
     return rng.normal(0, 3, D), rng.permutation(np.geomspace(0.01, 4, D))
 
 
-def same_dtype(outputs):
-    """Property: float32 in, float32 out."""
+def same_dtype(outputs, asked=None):
+    """Property: float32 in, float32 out, for the asked outputs or for all."""
 
     def test(trial):
         args = [_as_float32(a) for a in trial.cases[0]]
         got, _ = trial.run(args)
-        wrong = [n for n, g in zip(outputs, got, strict=True) if g.dtype != np.float32]
+        kinds = dict(zip(outputs, (g.dtype for g in got), strict=True))
+        wrong = [name for name in asked or outputs if kinds[name] != np.float32]
         return [f"{n} is not float32 although x is" for n in wrong]
 
     return Property("float32 in, float32 out", test, 0)

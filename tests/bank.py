@@ -1,6 +1,7 @@
 """What every lesson's checks must pass. A lesson's test file subclasses `BankTests`."""
 
 import copy
+import importlib
 import re
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import bn_checks as check
 LESSONS = Path(__file__).resolve().parents[1] / "lessons"
 POINTS = 3
 SEEDS = range(20)
+TWO = (3, 14)  # seeds on which published mistakes are tried
 
 
 def stub(*args):
@@ -34,6 +36,11 @@ class BankTests:
             pairs = [(e, m) for e in exercises for m in e.mistakes]
             names = [f"{e.name}: {m.name}" for e, m in pairs]
             metafunc.parametrize(("exercise", "mistake"), pairs, ids=names)
+        elif "published" in metafunc.fixturenames:
+            name = f"sourced.{self.lesson.__name__.rpartition('.')[2]}"
+            rows = importlib.import_module(name).MISTAKES
+            ids = [f"{row[0]}: {row[1]}" for row in rows]
+            metafunc.parametrize("published", rows, ids=ids)
         elif "exercise" in metafunc.fixturenames:
             metafunc.parametrize("exercise", exercises, ids=lambda e: e.name)
 
@@ -41,11 +48,26 @@ class BankTests:
         for seed in SEEDS:
             assert exercise.score(exercise.reference, POINTS, seed) == POINTS
 
+    def test_forms_have_full_marks(self, exercise):
+        assert exercise.forms
+        for form in exercise.forms:
+            for seed in SEEDS:
+                score = exercise.score(form, POINTS, seed)
+                assert score == POINTS, score.text
+
     def test_a_mistake_fails_and_is_named_as_nothing_else(self, exercise, mistake):
         for seed in SEEDS:
             score = exercise.score(mistake.code, POINTS, seed)
             assert score < POINTS
-            assert score.mistakes == (mistake.name,)
+            assert score.mistakes == (mistake.name,), score.text
+            assert score.explained
+
+    def test_a_published_mistake_that_no_bank_lists_is_explained(self, published):
+        name, _, _, code = published
+        for seed in TWO:
+            score = check.exercise(name).score(code, POINTS, seed)
+            assert score < POINTS
+            assert score.explained, score.text
 
     def test_a_mistake_has_a_source_and_a_section_that_exists(self, exercise, mistake):
         [lesson] = LESSONS.glob(f"{self.lesson.__name__[-2:]}_*.md")
@@ -54,6 +76,16 @@ class BankTests:
         sections = {f"section {number}, {title}" for number, title in headings}
         assert mistake.section in sections
         assert mistake.source
+
+    def test_a_clause_fits_its_frame(self, exercise, mistake):
+        whole = mistake.clause[0].isupper() and mistake.clause[-1] == "."
+        assert whole == bool(mistake.shows) or mistake.clause[0] in "|γβ"
+        assert "\n" not in mistake.clause
+
+    def test_what_is_handed_out_earns_nothing(self, exercise):
+        if exercise.broken is not None:
+            for seed in SEEDS:
+                assert exercise.score(exercise.broken, POINTS, seed) == 0
 
     def test_honest_solutions_have_full_marks(self, exercise):
         assert len(self.honest[exercise.name]) >= 3

@@ -25,8 +25,12 @@ def test_stages_and_closed_form_are_autograd(eps):
     batch_norm(t, None, None, g, b, training=True, eps=eps).backward(torch.tensor(dy))
 
     x_hat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
-    staged = lesson_02.staged(dy, x, x.mean(0), x.var(0), gamma, eps)
-    dx, dgamma, dbeta = lesson_02.closed(dy, x_hat, x.var(0), gamma, eps)
+    staged = lesson_02.BATCHNORM_BACKWARD_STAGED.reference(
+        dy, x, x.mean(0), x.var(0), gamma, eps
+    )
+    dx, dgamma, dbeta = lesson_02.BATCHNORM_BACKWARD.reference(
+        dy, x_hat, x.var(0), gamma, eps
+    )
     for got, want in ((staged[3], t), (dx, t), (dgamma, g), (dbeta, b)):
         np.testing.assert_allclose(got, want.grad, rtol=1e-9, atol=1e-11)
 
@@ -41,7 +45,7 @@ def test_inner_stages_are_autograd():
     # each stage as its own small graph, with the gradient of the stage above
     inner = (torch.tensor(x) - mean) / torch.sqrt(var + 1e-5)
     inner.backward(x_hat.grad)
-    got = lesson_02.staged(dy, x, mu, x.var(0), gamma)
+    got = lesson_02.BATCHNORM_BACKWARD_STAGED.reference(dy, x, mu, x.var(0), gamma)
     for value, leaf in zip(got, (x_hat, var, mean), strict=False):
         np.testing.assert_allclose(value, leaf.grad, rtol=1e-9, atol=1e-11)
 

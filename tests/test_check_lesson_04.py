@@ -30,7 +30,7 @@ class ModuleList(nn.Module):
 def without_redundant_biases(dims, activation, norm=None):
     blocks = [
         nn.Sequential(
-            nn.Linear(a, b, bias=norm is None),
+            nn.Linear(a, b, bias=norm is not nn.BatchNorm1d),
             nn.Identity() if norm is None else norm(b),
             activation(),
         )

@@ -72,14 +72,16 @@ def with_torch_cosines(W, dW, lr, decay=0.0):
     W, dW = torch.from_numpy(W), torch.from_numpy(dW)
     new = (1 - lr * decay) * W - lr * dW
     cosine = torch.nn.functional.cosine_similarity(W, new, dim=0)
-    return lr / W.norm(dim=0) ** 2, torch.acos(cosine)
+    return lr / W.norm(dim=0) ** 2, torch.acos(cosine.clamp(-1, 1))
 
 
 def by_the_tangent(W, dW, lr, decay=0.0):
-    """The gradient is orthogonal to W, so the turn is an arc tangent."""
+    """The part of the gradient across W turns it, the part along W does not."""
     lengths = np.linalg.norm(W, axis=0)
-    step = lr * np.linalg.norm(dW, axis=0)
-    return lr / lengths**2, np.arctan2(step, (1 - lr * decay) * lengths)
+    along = (W * dW).sum(0) / lengths
+    across = np.linalg.norm(dW - W * along / lengths, axis=0)
+    left = (1 - lr * decay) * lengths - lr * along
+    return lr / lengths**2, np.arctan2(lr * across, left)
 
 
 def unit_by_unit(W, dW, lr, decay=0.0):

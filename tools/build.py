@@ -2,8 +2,8 @@
 
 Each lesson becomes notebooks/NN_name.ipynb, which people open, and
 build/solved/NN_name.ipynb, the answer key; both are executed. With them come
-bn_checks/exercises.json, the README's lesson table and cover figure, and the
-instructor's page grading/exercises.md.
+bn_checks/exercises.json, the checks' index bn_checks/edits.json, the README's lesson
+table and cover figure, and the instructor's page grading/exercises.md.
 """
 
 import argparse
@@ -21,12 +21,16 @@ import nbformat
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, DeadKernelError
 
+import bn_checks
+from bn_checks import index
+
 from . import instructor, pin
 from .lesson import LessonError, canonical, parse, solved_view, student_view
 from .rules import problems
 
 ROOT = Path(__file__).resolve().parents[1]
 EXERCISES = "bn_checks/exercises.json"
+EDITS = "bn_checks/edits.json"
 COVER = "notebooks/cover.png"
 VIEWS = {"notebooks": student_view, "build/solved": solved_view}
 CELL_SECONDS = 120
@@ -50,7 +54,7 @@ def build(root, names=(), force=False, say=print):
         raise LessonError("\n".join(blocking))
     for path, text in generated(root, lessons).items():
         write(path, text)
-    for what in _instruct(root, lessons, write):
+    for what in [*_instruct(root, lessons, write), *_index(root, lessons, write)]:
         say(what)
     for lesson in lessons:
         if root / lesson.path in chosen:
@@ -116,6 +120,17 @@ def _instruct(root, lessons, use):
         use(path, instructor.page(lessons))
     except LessonError as error:
         yield f"{instructor.PAGE} is not made: {error}"
+
+
+def _index(root, lessons, use):
+    """Hand path and text of the checks' index to `use`; say what prevents it."""
+    path, names = root / EDITS, [c.function for x in lessons for c in x.of("exercise")]
+    if root != ROOT:
+        return  # the index is that of the checks which run here
+    try:
+        use(path, index.text(map(bn_checks.exercise, names), index.read(path)))
+    except Exception as error:  # a check that is being written may raise anything
+        yield f"{EDITS} is not made: {type(error).__name__}: {error}"
 
 
 def exercise_list(lessons):
@@ -239,6 +254,7 @@ def check(root):
     if not wrong:
         files = generated(root, lessons)
         stale += _instruct(root, lessons, files.__setitem__)
+        stale += _index(root, lessons, files.__setitem__)
         for path, text in files.items():
             if _exact(path) != text:
                 stale.append(_mend(_short(root, path), "differs", "lessons/"))

@@ -1,6 +1,7 @@
 """The instructor's page: every exercise, mistake, written question and rubric."""
 
 import bn_checks as check
+from bn_checks.families import FAMILIES
 
 from .lesson import LessonError
 
@@ -15,7 +16,9 @@ edit those.
 Each exercise lists the properties that earn its points, with their shares, and then
 matters of form. Form earns nothing, and costs a tenth of the points where it fails. A
 mistake in a table is recognized by its results: the student reads its sentence and
-which section to reread.
+which section to reread. Most wrong answers need no table. They are what comes out when
+one place of a right answer is changed, and a check says which change that is. The last
+table lists the published mistakes that are recognized in this way.
 """
 
 
@@ -33,6 +36,7 @@ def page(lessons):
         for cell in lesson.of("exercise", "question"):
             exercise = banks.get(cell.function)
             parts.append(_exercise(cell, exercise) if exercise else _question(cell))
+    parts += ["## Mistakes recognized as a change of a right answer\n", _families()]
     return "\n".join(parts)
 
 
@@ -84,15 +88,28 @@ def _exercise(cell, exercise):
     shares = _shares(exercise)
     earned = "; ".join(f"{title} ({share:.0%})" for title, share in shares if share)
     form = "; ".join(title for title, share in shares if not share)
-    rows = [[f"**{m.name}**", m.says, m.section, m.source] for m in exercise.mistakes]
+    rows = [[f"**{m.name}**", _says(m), m.section, m.source] for m in exercise.mistakes]
     head = ["mistake", "what the student reads", "to reread", "seen in"]
-    return "\n".join(
-        [
-            _heading(cell),
-            f"`{cell.defines}` earns points for: {earned}. Form: {form}.\n",
-            _table(head, rows),
-        ]
+    parts = [
+        _heading(cell),
+        f"`{cell.defines}` earns points for: {earned}. Form: {form}.\n",
+    ]
+    return "\n".join([*parts, _table(head, rows)] if rows else parts)
+
+
+def _says(mistake):
+    return (
+        mistake.clause if mistake.shows else f"… what comes out when {mistake.clause}."
     )
+
+
+def _families():
+    head = ["mistake", "exercises", "seen in"]
+    rows = [
+        [f"**{name}**", ", ".join(f"`{e}`" for e in where), "; ".join(seen)]
+        for name, where, seen in FAMILIES
+    ]
+    return _table(head, rows)
 
 
 def _shares(exercise):

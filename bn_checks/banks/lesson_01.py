@@ -5,10 +5,10 @@ import numpy as np
 from bn_helpers import norms
 
 from ..common import ALONE, batch, moments, same_dtype
-from ..engine import Exercise, Mistake, Property, rejects
+from ..engine import Exercise, Property, rejects
+from ..forms import lesson_01 as forms
 
 S2 = "section 2, Normalize a batch"
-S4 = "section 4, See what eps does"
 S7 = "section 7, Keep running statistics"
 S8 = "section 8, Normalize without a batch"
 S9 = "section 9, Compute a variance that survives"
@@ -21,77 +21,12 @@ def batch_cases(rng):
 # --- batchnorm_forward ---------------------------------------------------------------
 
 
-def forward_reference(x, gamma, beta, eps=1e-5):
-    y, cache = norms.batchnorm_forward(x, gamma, beta, eps)
-    return y, cache.mu, cache.var
-
-
 def _scaled(x, gamma, beta, mu, scale):
     return gamma * (x - mu) / scale + beta
 
 
 def unbiased(x, gamma, beta, eps=1e-5):
     mu, var = x.mean(0), x.var(0, ddof=1)
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
-
-
-def eps_outside(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0)
-    return _scaled(x, gamma, beta, mu, np.sqrt(var) + eps), mu, var
-
-
-def eps_left_out(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0)
-    return _scaled(x, gamma, beta, mu, np.sqrt(var)), mu, var
-
-
-def eps_stored(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0) + eps
-    return _scaled(x, gamma, beta, mu, np.sqrt(var)), mu, var
-
-
-def divides_by_variance(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0)
-    return _scaled(x, gamma, beta, mu, var + eps), mu, var
-
-
-def square_for_root(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0)
-    return _scaled(x, gamma, beta, mu, (var + eps) ** 2), mu, var
-
-
-def root_of_std(x, gamma, beta, eps=1e-5):
-    mu, std = x.mean(0), x.std(0)
-    return _scaled(x, gamma, beta, mu, np.sqrt(std + eps)), mu, std
-
-
-def over_features(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(1), x.var(1)
-    return (
-        _scaled(x, gamma, beta, mu[:, None], np.sqrt(var + eps)[:, None]),
-        mu,
-        var,
-    )
-
-
-def one_for_all(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(), x.var()
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
-
-
-def first_column(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x[:, 0].var()
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, np.full_like(mu, var)
-
-
-def no_scale_and_shift(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0)
-    return (x - mu) / np.sqrt(var + eps), mu, var
-
-
-def difference_of_squares(x, gamma, beta, eps=1e-5):
-    mu = x.mean(0)
-    var = (x**2).mean(0) - mu**2
     return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
 
 
@@ -117,108 +52,42 @@ def _needs_two(trial):
     return rejects(trial.student, (x[:1], gamma, beta), "x with one sample")
 
 
-FORWARD_MISTAKES = (
-    Mistake(
-        "unbiased variance",
-        "Your variance divides by N − 1; the one that normalizes divides by N.",
-        S2,
-        "makemore part 3, cell 7; fast.ai course-v3 07_batchnorm",
-        unbiased,
-    ),
-    Mistake(
-        "eps outside the root",
-        "You add eps to the standard deviation; it belongs to the variance.",
-        S4,
-        "Tencent/ncnn #311; pytorch #1804",
-        eps_outside,
-    ),
-    Mistake(
-        "eps left out",
-        "Your result does not depend on eps.",
-        S4,
-        "makemore part 3, cell 7; chainer #2214",
-        eps_left_out,
-    ),
-    Mistake(
-        "eps stored in the variance",
-        "The variance you return already contains eps.",
-        S4,
-        "nntrainer #677; keras-contrib #287",
-        eps_stored,
-    ),
-    Mistake(
-        "variance for standard deviation",
-        "You divide by the variance; its units are those of x squared.",
-        S2,
-        "mbadry1/DeepLearning.ai-Summary #183",
-        divides_by_variance,
-    ),
-    Mistake(
-        "square for root",
-        "You square the variance where its root is meant.",
-        S2,
-        "jax #442",
-        square_for_root,
-    ),
-    Mistake(
-        "root of the standard deviation",
-        "You take the root twice: of the variance, and of the result again.",
-        S2,
-        "fast.ai course-v3 07_batchnorm, InstanceNorm",
-        root_of_std,
-    ),
-    Mistake(
-        "wrong axis",
-        "Your statistics belong to a sample; batch norm's belong to a feature.",
-        S2,
-        "makemore part 3, cell 24; cs231n.github.io #180",
-        over_features,
-    ),
-    Mistake(
-        "one statistic for all features",
-        "You use one mean and one variance for the whole array.",
-        S2,
-        "passes the example of the source homework",
-        one_for_all,
-    ),
-    Mistake(
-        "one feature's variance for all",
-        "Every feature is divided by the spread of the first one.",
-        S2,
-        "passes the example of the source homework",
-        first_column,
-    ),
-    Mistake(
-        "gamma and beta ignored",
-        "Your result does not depend on gamma and beta.",
-        "section 3, Scale and shift",
-        "passes the example of the source homework",
-        no_scale_and_shift,
-    ),
-    Mistake(
-        "difference of squares",
-        "The mean of x² minus the square of the mean loses its digits far from 0.",
-        S9,
-        "the source homework; labml_nn batch_norm; tt-metal #46159",
-        difference_of_squares,
-        shows="keeps its digits far from 0",
-    ),
-)
-
 BATCHNORM_FORWARD = Exercise(
     "batchnorm_forward",
-    forward_reference,
+    forms.batchnorm_forward,
     ("x", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     batch_cases,
     extra=(
-        same_dtype(("y", "mu", "var")),
+        same_dtype(("y", "mu", "var"), ("y",)),
         Property("keeps its digits far from 0", _survives_offset, 0.5),
         Property("refuses a batch of one", _needs_two, 0.5),
     ),
-    mistakes=FORWARD_MISTAKES,
     weights=(2, 1, 1),
+    forms=(forms.batchnorm_forward, forms.batchnorm_forward_by_hand),
 )
+
+
+@BATCHNORM_FORWARD.mistake(
+    "one feature's variance for all", S2, "passes the example of the source homework"
+)
+def first_column(x, gamma, beta, eps=1e-5):
+    """every feature is divided by the spread of the first one"""
+    mu, var = x.mean(0), x[:, 0].var()
+    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, np.full_like(mu, var)
+
+
+@BATCHNORM_FORWARD.mistake(
+    "difference of squares",
+    S9,
+    "the source homework; labml_nn batch_norm; tt-metal #46159",
+    shows="keeps its digits far from 0",
+)
+def difference_of_squares(x, gamma, beta, eps=1e-5):
+    """The mean of x² minus the square of the mean loses its digits far from 0."""
+    mu = x.mean(0)
+    var = (x**2).mean(0) - mu**2
+    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
 
 
 # --- update_running_stats ------------------------------------------------------------
@@ -241,167 +110,9 @@ def _needs_two_for_update(trial):
 
 def _default_momentum(trial):
     args = trial.cases[0][:5]
-    same = all(np.allclose(g, w) for g, w in zip(*trial.run(args), strict=True))
-    return () if same else ("without momentum the result is not that of momentum=0.1",)
+    what = "without momentum the result is not that of momentum=0.1"
+    return trial.same(args, (*args, 0.1), what)
 
-
-def momentum_reversed(running_mean, running_var, mu, var, N, momentum=0.1):
-    return norms.update_running_stats(
-        running_mean, running_var, mu, var, N, 1 - momentum
-    )
-
-
-def biased_running_var(running_mean, running_var, mu, var, N, momentum=0.1):
-    keep = 1 - momentum
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * var
-
-
-def reversed_and_biased(running_mean, running_var, mu, var, N, momentum=0.1):
-    return biased_running_var(running_mean, running_var, mu, var, N, 1 - momentum)
-
-
-def running_std(running_mean, running_var, mu, var, N, momentum=0.1):
-    std = np.sqrt(var * N / (N - 1))
-    keep = 1 - momentum
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * std
-
-
-def never_updated(running_mean, running_var, mu, var, N, momentum=0.1):
-    return running_mean, running_var
-
-
-def thrown_away(running_mean, running_var, mu, var, N, momentum=0.1):
-    return mu, var * N / (N - 1)
-
-
-def mean_corrected_too(running_mean, running_var, mu, var, N, momentum=0.1):
-    return norms.update_running_stats(
-        running_mean, running_var, mu * N / (N - 1), var, N, momentum
-    )
-
-
-def running_inverse(running_mean, running_var, mu, var, N, momentum=0.1):
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * mu
-    return mean, keep * running_var + momentum / np.sqrt(var)
-
-
-def mean_in_the_variance(running_mean, running_var, mu, var, N, momentum=0.1):
-    return norms.update_running_stats(running_mean, running_mean, mu, var, N, momentum)
-
-
-def around_the_running_mean(running_mean, running_var, mu, var, N, momentum=0.1):
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * mu
-    return mean, keep * running_var + momentum * (var + (mu - mean) ** 2)
-
-
-def changed_in_place(running_mean, running_var, mu, var, N, momentum=0.1):
-    running_mean[:], running_var[:] = norms.update_running_stats(
-        running_mean, running_var, mu, var, N, momentum
-    )
-    return running_mean, running_var
-
-
-def accepts_one_sample(running_mean, running_var, mu, var, N, momentum=0.1):
-    keep, unbiased = 1 - momentum, var * N / (N - 1)
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * unbiased
-
-
-UPDATE_MISTAKES = (
-    Mistake(
-        "momentum reversed",
-        "You give the new batch the weight 1 − momentum; here momentum is the weight "
-        "of the new batch.",
-        S7,
-        "cs231n.github.io #180; d2l-en #2213",
-        momentum_reversed,
-    ),
-    Mistake(
-        "biased running variance",
-        "You store the variance that divides by N; the stored one estimates the "
-        "population and divides by N − 1.",
-        S7,
-        "ARENA_3.0 #415; mlx #3817; tt-metal #55438; the source tutorial",
-        biased_running_var,
-    ),
-    Mistake(
-        "momentum reversed, biased running variance",
-        "The new batch has the weight 1 − momentum, and the stored variance divides "
-        "by N: this is CS231n's convention, not the one asked for.",
-        S7,
-        "CS231n assignment 2, layers.py",
-        reversed_and_biased,
-    ),
-    Mistake(
-        "running standard deviation",
-        "You store a standard deviation; what is stored is a variance.",
-        S7,
-        "makemore part 3, cell 7",
-        running_std,
-    ),
-    Mistake(
-        "never updated",
-        "You return the statistics you were given: the new batch leaves no trace.",
-        S7,
-        "pytorch/xla #806",
-        never_updated,
-    ),
-    Mistake(
-        "old statistics thrown away",
-        "You keep nothing of the statistics so far; the new batch has only the weight "
-        "momentum.",
-        S7,
-        "keras #13117",
-        thrown_away,
-    ),
-    Mistake(
-        "mean corrected, too",
-        "You multiply the mean by N / (N − 1) as well; only the variance needs that.",
-        S7,
-        "chainer #332",
-        mean_corrected_too,
-    ),
-    Mistake(
-        "running inverse",
-        "You store one over a standard deviation; what is stored is a variance.",
-        S7,
-        "torch/nn #567, #609; soumith/cudnn.torch #109",
-        running_inverse,
-    ),
-    Mistake(
-        "running mean in the running variance",
-        "Your running variance goes on from the running mean: look at the names in "
-        "that line.",
-        S7,
-        "two published CS231n solutions, batchnorm_forward",
-        mean_in_the_variance,
-    ),
-    Mistake(
-        "spread around the running mean",
-        "You measure how far the new batch lies from the running mean; var is its "
-        "spread around its own mean.",
-        S7,
-        "HumanCompatibleAI/imitation PR #443; tensorflow #13064",
-        around_the_running_mean,
-    ),
-    Mistake(
-        "changed in place",
-        "You write into the caller's arrays; return new ones.",
-        S7,
-        "mapillary/inplace_abn #14; pytorch #13402",
-        changed_in_place,
-        shows="leaves its inputs as they were",
-    ),
-    Mistake(
-        "accepts one sample",
-        "You accept a batch of one, where N − 1 is 0 and the variance becomes nan.",
-        S7,
-        "torch/nn PR #1271; facebookresearch/SparseConvNet #190",
-        accepts_one_sample,
-        shows=REFUSES_ONE,
-    ),
-)
 
 UPDATE_RUNNING_STATS = Exercise(
     "update_running_stats",
@@ -413,8 +124,84 @@ UPDATE_RUNNING_STATS = Exercise(
         Property("momentum is 0.1 when left out", _default_momentum, 0),
         Property(REFUSES_ONE, _needs_two_for_update, 0.5),
     ),
-    mistakes=UPDATE_MISTAKES,
+    forms=(forms.update_running_stats, forms.update_by_steps),
 )
+
+
+@UPDATE_RUNNING_STATS.mistake(
+    "running standard deviation", S7, "makemore part 3, cell 7"
+)
+def running_std(running_mean, running_var, mu, var, N, momentum=0.1):
+    """a standard deviation is blended in where a variance belongs"""
+    std = np.sqrt(var * N / (N - 1))
+    keep = 1 - momentum
+    return keep * running_mean + momentum * mu, keep * running_var + momentum * std
+
+
+@UPDATE_RUNNING_STATS.mistake("mean corrected, too", S7, "chainer #332")
+def mean_corrected_too(running_mean, running_var, mu, var, N, momentum=0.1):
+    """the mean is multiplied by N / (N − 1) as well"""
+    return norms.update_running_stats(
+        running_mean, running_var, mu * N / (N - 1), var, N, momentum
+    )
+
+
+@UPDATE_RUNNING_STATS.mistake(
+    "running inverse", S7, "torch/nn #567, #609; soumith/cudnn.torch #109"
+)
+def running_inverse(running_mean, running_var, mu, var, N, momentum=0.1):
+    """one over a standard deviation is blended in where a variance belongs"""
+    keep = 1 - momentum
+    mean = keep * running_mean + momentum * mu
+    return mean, keep * running_var + momentum / np.sqrt(var)
+
+
+@UPDATE_RUNNING_STATS.mistake(
+    "running mean in the running variance",
+    S7,
+    "two published CS231n solutions, batchnorm_forward",
+)
+def mean_in_the_variance(running_mean, running_var, mu, var, N, momentum=0.1):
+    """the running variance goes on from the running mean"""
+    return norms.update_running_stats(running_mean, running_mean, mu, var, N, momentum)
+
+
+@UPDATE_RUNNING_STATS.mistake(
+    "spread around the running mean",
+    S7,
+    "HumanCompatibleAI/imitation PR #443; tensorflow #13064",
+)
+def around_the_running_mean(running_mean, running_var, mu, var, N, momentum=0.1):
+    """the spread of the batch is measured around the running mean, not its own"""
+    keep = 1 - momentum
+    mean = keep * running_mean + momentum * mu
+    return mean, keep * running_var + momentum * (var + (mu - mean) ** 2)
+
+
+@UPDATE_RUNNING_STATS.mistake(
+    "changed in place",
+    S7,
+    "mapillary/inplace_abn #14; pytorch #13402",
+    shows="leaves its inputs as they were",
+)
+def changed_in_place(running_mean, running_var, mu, var, N, momentum=0.1):
+    """You write into the caller's arrays; return new ones."""
+    running_mean[:], running_var[:] = norms.update_running_stats(
+        running_mean, running_var, mu, var, N, momentum
+    )
+    return running_mean, running_var
+
+
+@UPDATE_RUNNING_STATS.mistake(
+    "accepts one sample",
+    S7,
+    "torch/nn PR #1271; facebookresearch/SparseConvNet #190",
+    shows=REFUSES_ONE,
+)
+def accepts_one_sample(running_mean, running_var, mu, var, N, momentum=0.1):
+    """You accept a batch of one, where N − 1 is 0 and the variance becomes nan."""
+    keep, unbiased = 1 - momentum, var * N / (N - 1)
+    return keep * running_mean + momentum * mu, keep * running_var + momentum * unbiased
 
 
 # --- batchnorm_inference -------------------------------------------------------------
@@ -427,70 +214,6 @@ def inference_cases(rng):
     return [case(12, 5), case(9, 3, 0.1), case(1, 17, 1e-3)]
 
 
-def with_batch_statistics(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    return _scaled(x, gamma, beta, x.mean(0), np.sqrt(x.var(0) + eps))
-
-
-def inference_eps_outside(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    return _scaled(x, gamma, beta, running_mean, np.sqrt(running_var) + eps)
-
-
-def inference_eps_left_out(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    return _scaled(x, gamma, beta, running_mean, np.sqrt(running_var))
-
-
-def inference_by_variance(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    return _scaled(x, gamma, beta, running_mean, running_var + eps)
-
-
-def updates_in_evaluation(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    y = norms.batchnorm_inference(x, gamma, beta, running_mean, running_var, eps)
-    running_mean += 0.1 * (x.mean(0) - running_mean)
-    running_var += 0.1 * (x.var(0) - running_var)
-    return y
-
-
-INFERENCE_MISTAKES = (
-    Mistake(
-        "batch statistics in evaluation",
-        "You normalize with the statistics of the batch you were given; evaluation "
-        "uses the stored ones.",
-        S8,
-        "the source article; keras #3085; pytorch/xla #806",
-        with_batch_statistics,
-    ),
-    Mistake(
-        "eps outside the root",
-        "You add eps to the standard deviation; it belongs to the variance, as in "
-        "training.",
-        S4,
-        "Tencent/ncnn #311",
-        inference_eps_outside,
-    ),
-    Mistake(
-        "eps left out",
-        "Your result does not depend on eps; training and evaluation must share it.",
-        S4,
-        "chainer #2214",
-        inference_eps_left_out,
-    ),
-    Mistake(
-        "variance for standard deviation",
-        "You divide by the running variance; its units are those of x squared.",
-        S8,
-        "mbadry1/DeepLearning.ai-Summary #183",
-        inference_by_variance,
-    ),
-    Mistake(
-        "statistics updated in evaluation",
-        "You change the running statistics while evaluating: the test data leak in.",
-        S8,
-        "nn-zero-to-hero #82",
-        updates_in_evaluation,
-        shows="leaves its inputs as they were",
-    ),
-)
-
 BATCHNORM_INFERENCE = Exercise(
     "batchnorm_inference",
     norms.batchnorm_inference,
@@ -501,9 +224,23 @@ BATCHNORM_INFERENCE = Exercise(
         same_dtype(("y",)),
         ALONE,
     ),
-    mistakes=INFERENCE_MISTAKES,
     weights=(2,),
+    forms=(forms.batchnorm_inference,),
 )
+
+
+@BATCHNORM_INFERENCE.mistake(
+    "statistics updated in evaluation",
+    S8,
+    "nn-zero-to-hero #82",
+    shows="leaves its inputs as they were",
+)
+def updates_in_evaluation(x, gamma, beta, running_mean, running_var, eps=1e-5):
+    """You change the running statistics while evaluating: the test data leak in."""
+    y = norms.batchnorm_inference(x, gamma, beta, running_mean, running_var, eps)
+    running_mean += 0.1 * (x.mean(0) - running_mean)
+    running_var += 0.1 * (x.var(0) - running_var)
+    return y
 
 
 # --- merge_statistics ----------------------------------------------------------------
@@ -550,62 +287,9 @@ def _far_from_zero(trial):
 
 def _no_empty_group(trial):
     mu, var = moments(trial.rng, 3)
-    return rejects(trial.student, (0, mu, var, 5, mu, var), "n_a = 0")
+    empty = rejects(trial.student, (0, mu, var, 5, mu, var), "n_a = 0")
+    return empty or rejects(trial.student, (5, mu, var, 0, mu, var), "n_b = 0")
 
-
-def counts_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    d = mu_b - mu_a
-    return n_a + n_b, (mu_a + mu_b) / 2, (var_a + var_b) / 2 + d**2 / 4
-
-
-def means_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    n = n_a + n_b
-    return n, (n_a * mu_a + n_b * mu_b) / n, (n_a * var_a + n_b * var_b) / n
-
-
-def variances_summed(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    n = n_a + n_b
-    return n, (n_a * mu_a + n_b * mu_b) / n, var_a + var_b
-
-
-def merged_squares(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    n = n_a + n_b
-    mu = (n_a * mu_a + n_b * mu_b) / n
-    square = (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n
-    return n, mu, square - mu**2
-
-
-MERGE_MISTAKES = (
-    Mistake(
-        "counts ignored",
-        "You treat both groups as equally large.",
-        S9,
-        "mapillary/inplace_abn #68; Paddle #32464",
-        counts_ignored,
-    ),
-    Mistake(
-        "distance of the means ignored",
-        "You average the variances; what the two means differ by is spread as well.",
-        S9,
-        "rsl_rl #226",
-        means_ignored,
-    ),
-    Mistake(
-        "variances summed",
-        "You add the variances; merging two equal groups must not double the spread.",
-        S9,
-        "rsl_rl #226",
-        variances_summed,
-    ),
-    Mistake(
-        "difference of squares",
-        "The mean of x² minus the square of the mean loses its digits far from 0.",
-        S9,
-        "Paddle #16121",
-        merged_squares,
-        shows="keeps its digits far from 0",
-    ),
-)
 
 MERGE_STATISTICS = Exercise(
     "merge_statistics",
@@ -618,9 +302,43 @@ MERGE_STATISTICS = Exercise(
         Property("keeps its digits far from 0", _far_from_zero, 0.5),
         Property("refuses an empty group", _no_empty_group, 0.5),
     ),
-    mistakes=MERGE_MISTAKES,
     weights=(0.5, 1, 1.5),
+    forms=(forms.merge_statistics, forms.merge_by_shares, forms.merge_around_the_mean),
 )
+
+
+@MERGE_STATISTICS.mistake("variances summed", S9, "rsl_rl #226")
+def variances_summed(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    """the two variances are added: merging two equal groups then doubles the spread"""
+    n = n_a + n_b
+    return n, (n_a * mu_a + n_b * mu_b) / n, var_a + var_b
+
+
+@MERGE_STATISTICS.mistake(
+    "counts and means ignored", S9, "mapillary/inplace_abn #68; Paddle #32464"
+)
+def counts_and_means_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    """both groups count the same, and what their means differ by is forgotten"""
+    return n_a + n_b, (mu_a + mu_b) / 2, (var_a + var_b) / 2
+
+
+@MERGE_STATISTICS.mistake("pooled variance", S9, "textbooks of statistics")
+def pooled_variance(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    """the variances are pooled as for a t-test, with n − 2 below the line"""
+    n, mu, _ = forms.merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b)
+    return n, mu, ((n_a - 1) * var_a + (n_b - 1) * var_b) / (n - 2)
+
+
+@MERGE_STATISTICS.mistake(
+    "difference of squares", S9, "Paddle #16121", shows="keeps its digits far from 0"
+)
+def merged_squares(n_a, mu_a, var_a, n_b, mu_b, var_b):
+    """The mean of x² minus the square of the mean loses its digits far from 0."""
+    n = n_a + n_b
+    mu = (n_a * mu_a + n_b * mu_b) / n
+    square = (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n
+    return n, mu, square - mu**2
+
 
 EXERCISES = (
     BATCHNORM_FORWARD,

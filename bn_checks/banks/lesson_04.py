@@ -20,7 +20,8 @@ from ..drivers.lesson_04 import (
     drive_mended_fit,
     drive_train_step,
 )
-from ..engine import Exercise, Mistake, Property
+from ..engine import Exercise, Property
+from ..forms import lesson_04 as forms
 
 S3 = "section 3, Build two networks that start alike"
 S4 = "section 4, Take a step"
@@ -58,12 +59,14 @@ def mlp_cases(rng):
         case((7, 6, 6, 4), "Sigmoid", "BatchNorm1d"),
         case((5, 8, 3), "ReLU", None),
         case((6, 5, 5, 5, 3), "ReLU", "BatchNorm1d"),
+        case((5, 7, 6, 3), "Tanh", "LayerNorm"),
     ]
 
 
 def _any_widths(trial):
     x, y = batch(trial.rng, (9, 6)), classes(trial.rng, 9, 3)
     for dims in ((6, 7, 4, 5, 3), (6, 3)):
+        trial.needs()
         got, want = trial.run((dims, "Tanh", "BatchNorm1d", x, y, 1))
         if not all(np.allclose(g, w) for g, w in zip(got, want, strict=True)):
             return (f"dims = {dims}: the logits are wrong",)
@@ -85,49 +88,6 @@ def right_layers(dims, activation, norm):
     return chain(dims, hidden)
 
 
-def mlp_reference(dims, activation, norm=None):
-    return nn.Sequential(*right_layers(dims, activation, norm))
-
-
-def softmax_at_the_end(dims, activation, norm=None):
-    return nn.Sequential(*right_layers(dims, activation, norm), nn.Softmax(1))
-
-
-def activation_at_the_end(dims, activation, norm=None):
-    return nn.Sequential(*right_layers(dims, activation, norm), activation())
-
-
-def norm_at_the_end(dims, activation, norm=None):
-    last = [norm(dims[-1])] if norm else []
-    return nn.Sequential(*right_layers(dims, activation, norm), *last)
-
-
-def norm_after_activation(dims, activation, norm=None):
-    def hidden(width):
-        return (activation(), norm(width)) if norm else (activation(),)
-
-    return nn.Sequential(*chain(dims, hidden))
-
-
-def one_norm_for_all(dims, activation, norm=None):
-    made = {}
-
-    def hidden(width):
-        if norm:
-            made.setdefault(width, norm(width))
-        return (made[width], activation()) if norm else (activation(),)
-
-    return nn.Sequential(*chain(dims, hidden))
-
-
-def no_activation(dims, activation, norm=None):
-    return nn.Sequential(*chain(dims, lambda width: (norm(width),) if norm else ()))
-
-
-def no_norm(dims, activation, norm=None):
-    return mlp_reference(dims, activation)
-
-
 class _PlainList(nn.Module):
     def __init__(self, layers):
         super().__init__()
@@ -139,83 +99,81 @@ class _PlainList(nn.Module):
         return x
 
 
-def layers_in_a_list(dims, activation, norm=None):
-    return _PlainList(right_layers(dims, activation, norm))
-
-
-MLP_MISTAKES = (
-    Mistake(
-        "softmax at the end",
-        "Your network ends with a softmax; cross-entropy takes logits and applies the "
-        "softmax itself.",
-        S3,
-        "jaehong31/CGES #1; Safe-DS/Library #581; pytorch-adacos #14",
-        softmax_at_the_end,
-    ),
-    Mistake(
-        "activation after the last layer",
-        "An activation follows your last affine layer; logits must be free to take any "
-        "value.",
-        S3,
-        "huyng/tensorflow-vgg #13; NVlabs/GA3C #17",
-        activation_at_the_end,
-    ),
-    Mistake(
-        "norm after the last layer",
-        "A norm follows your last affine layer; it belongs to the hidden layers.",
-        S3,
-        "yaoing/DAN #14; kanezaki/pytorch-unsupervised-segmentation #1",
-        norm_at_the_end,
-    ),
-    Mistake(
-        "norm after the activation",
-        "Your norm follows the activation; here it stands before it, as in the paper. "
-        "Both are seen in practice.",
-        S3,
-        "pochih/FCN-pytorch #21; keras #4618",
-        norm_after_activation,
-    ),
-    Mistake(
-        "one norm for all layers",
-        "Your hidden layers share one norm; each needs its own statistics, γ and β.",
-        S3,
-        "kanezaki/pytorch-unsupervised-segmentation #1; dreamquark-ai/tabnet #76",
-        one_norm_for_all,
-    ),
-    Mistake(
-        "no activation between the layers",
-        "Nothing bends between your affine layers: together they are one affine layer.",
-        S3,
-        "pytorch/tutorials #647; aymericdamien/TensorFlow-Examples #207",
-        no_activation,
-    ),
-    Mistake(
-        "norm left out",
-        "Your network is the same with a norm and without.",
-        S3,
-        "tinghuiz/SfMLearner #76",
-        no_norm,
-    ),
-    Mistake(
-        "layers in a plain list",
-        "Your layers sit in a Python list, where PyTorch does not see them: no "
-        "parameters to train, no mode to switch.",
-        S3,
-        "pytorch #666, #1053",
-        layers_in_a_list,
-    ),
-)
-
 MAKE_MLP = Exercise(
     "make_mlp",
-    mlp_reference,
+    forms.make_mlp,
     ("dims", "activation", "norm", "x", "y", "seed"),
     ("training_logits", "evaluation_logits", "logits_after_a_step"),
     mlp_cases,
     extra=(Property("any widths, also no hidden layer", _any_widths, 0.5),),
-    mistakes=MLP_MISTAKES,
     drive=drive_make_mlp,
+    forms=(forms.make_mlp,),
 )
+
+
+@MAKE_MLP.mistake(
+    "softmax at the end",
+    S3,
+    "jaehong31/CGES #1; Safe-DS/Library #581; pytorch-adacos #14",
+)
+def softmax_at_the_end(dims, activation, norm=None):
+    """the network ends with a softmax, although cross-entropy takes logits"""
+    return nn.Sequential(*right_layers(dims, activation, norm), nn.Softmax(1))
+
+
+@MAKE_MLP.mistake(
+    "activation after the last layer", S3, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
+)
+def activation_at_the_end(dims, activation, norm=None):
+    """an activation follows the last affine layer"""
+    return nn.Sequential(*right_layers(dims, activation, norm), activation())
+
+
+@MAKE_MLP.mistake(
+    "norm after the last layer",
+    S3,
+    "yaoing/DAN #14; kanezaki/pytorch-unsupervised-segmentation #1",
+)
+def norm_at_the_end(dims, activation, norm=None):
+    """a norm follows the last affine layer"""
+    last = [norm(dims[-1])] if norm else []
+    return nn.Sequential(*right_layers(dims, activation, norm), *last)
+
+
+@MAKE_MLP.mistake(
+    "norm after the activation", S3, "pochih/FCN-pytorch #21; keras #4618"
+)
+def norm_after_activation(dims, activation, norm=None):
+    """the norm follows the activation, and does not stand before it"""
+
+    def hidden(width):
+        return (activation(), norm(width)) if norm else (activation(),)
+
+    return nn.Sequential(*chain(dims, hidden))
+
+
+@MAKE_MLP.mistake(
+    "one norm for all layers",
+    S3,
+    "kanezaki/pytorch-unsupervised-segmentation #1; dreamquark-ai/tabnet #76",
+)
+def one_norm_for_all(dims, activation, norm=None):
+    """hidden layers share one norm, with its statistics, γ and β"""
+    made = {}
+
+    def hidden(width):
+        if norm:
+            made.setdefault(width, norm(width))
+        return (made[width], activation()) if norm else (activation(),)
+
+    return nn.Sequential(*chain(dims, hidden))
+
+
+@MAKE_MLP.mistake("layers in a plain list", S3, "pytorch #666, #1053")
+def layers_in_a_list(dims, activation, norm=None):
+    """the layers sit in a Python list, where PyTorch sees no parameters to train and
+    no mode to switch"""
+    return _PlainList(right_layers(dims, activation, norm))
 
 
 # --- train_step ----------------------------------------------------------------------
@@ -243,120 +201,89 @@ def _step(model, loss, lr):
     return loss.item()
 
 
-def step_reference(model, x, y, lr):
-    model.train()
-    return _step(model, F.cross_entropy(model(x), y), lr)
+TRAIN_STEP = Exercise(
+    "train_step",
+    forms.train_step,
+    ("x", "y", "lr", "seed"),
+    ("losses", "parameters", "running_statistics"),
+    step_cases,
+    weights=(1, 2, 1),
+    drive=drive_train_step,
+    forms=(forms.train_step,),
+)
 
 
-def gradients_pile_up(model, x, y, lr):
-    model.train()
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    _descend(model, lr)
-    return loss.item()
-
-
-def gradients_thrown_away(model, x, y, lr):
-    model.train()
-    loss = F.cross_entropy(model(x), y)
-    loss.backward()
-    model.zero_grad(set_to_none=False)
-    _descend(model, lr)
-    return loss.item()
-
-
-def step_in_evaluation_mode(model, x, y, lr):
-    return _step(model, F.cross_entropy(model(x), y), lr)
-
-
+@TRAIN_STEP.mistake(
+    "softmax before cross-entropy",
+    S4,
+    "lightning-bolts #654; jindongwang/Deep-learning-activity-recognition #10",
+)
 def step_softmax_twice(model, x, y, lr):
+    """softmax is applied before cross_entropy, which applies it again"""
     model.train()
     return _step(model, F.cross_entropy(model(x).softmax(1), y), lr)
 
 
+@TRAIN_STEP.mistake(
+    "probabilities for log-probabilities",
+    S4,
+    "AnubhavGupta3377/Text-Classification-Models-Pytorch #9",
+)
 def step_probabilities(model, x, y, lr):
+    """nll_loss is given probabilities, not their logarithms"""
     model.train()
     return _step(model, F.nll_loss(model(x).softmax(1), y), lr)
 
 
+@TRAIN_STEP.mistake(
+    "loss summed over the batch",
+    S4,
+    "jax #3113; ai-safety-foundation/sparse_autoencoder #63",
+)
 def step_summed(model, x, y, lr):
+    """the losses of the batch are added up, not averaged"""
     model.train()
     return _step(model, F.cross_entropy(model(x), y, reduction="sum"), lr)
 
 
+@TRAIN_STEP.mistake(
+    "two passes in one step", S4, "davda54/sam #17; m2lines/Samudra #572"
+)
 def step_two_passes(model, x, y, lr):
+    """the batch goes through the network twice, so the running statistics move twice"""
     model.train()
     with torch.no_grad():
         model(x)
     return _step(model, F.cross_entropy(model(x), y), lr)
 
 
-STEP_MISTAKES = (
-    Mistake(
-        "gradients not cleared",
-        "Your gradients pile up from step to step: backward adds to what is there.",
-        S4,
-        "IDEA-Research/DAB-DETR #58; wenet-e2e/wekws #72; pytorch #47175",
-        gradients_pile_up,
-    ),
-    Mistake(
-        "gradients cleared before they are used",
-        "You clear the gradients between backward and the update, so nothing moves.",
-        S4,
-        "ultralytics #11217; patrickloeber/pytorchTutorial #19",
-        gradients_thrown_away,
-    ),
-    Mistake(
-        "step in evaluation mode",
-        "You train in whatever mode the network is in; after an evaluation the batch "
-        "statistics are switched off.",
-        S4,
-        "pytorch/tutorials #1624; facebookresearch/clevr-iep #22; tk-rusch/coRNN #1",
-        step_in_evaluation_mode,
-    ),
-    Mistake(
-        "softmax before cross-entropy",
-        "You apply softmax before cross_entropy, which applies it again.",
-        S4,
-        "lightning-bolts #654; jindongwang/Deep-learning-activity-recognition #10",
-        step_softmax_twice,
-    ),
-    Mistake(
-        "probabilities for log-probabilities",
-        "You give nll_loss probabilities; it wants their logarithms, hence the "
-        "negative loss.",
-        S4,
-        "AnubhavGupta3377/Text-Classification-Models-Pytorch #9",
-        step_probabilities,
-    ),
-    Mistake(
-        "loss summed over the batch",
-        "You add up the losses of the batch; with their mean, lr means the same for "
-        "every batch size.",
-        S4,
-        "jax #3113; ai-safety-foundation/sparse_autoencoder #63",
-        step_summed,
-    ),
-    Mistake(
-        "two passes in one step",
-        "You send the batch through the network twice, so the running statistics move "
-        "twice.",
-        S4,
-        "davda54/sam #17; m2lines/Samudra #572",
-        step_two_passes,
-    ),
+@TRAIN_STEP.mistake(
+    "nothing moves", S4, "ultralytics #11217; patrickloeber/pytorchTutorial #19"
 )
+def step_not_taken(model, x, y, lr):
+    """no parameter moves"""
+    model.train()
+    return F.cross_entropy(model(x), y).item()
 
-TRAIN_STEP = Exercise(
-    "train_step",
-    step_reference,
-    ("x", "y", "lr", "seed"),
-    ("losses", "parameters", "running_statistics"),
-    step_cases,
-    mistakes=STEP_MISTAKES,
-    weights=(1, 2, 1),
-    drive=drive_train_step,
-)
+
+@TRAIN_STEP.mistake("loss after the step", S4, "published training loops")
+def step_then_loss(model, x, y, lr):
+    """the loss after the step is returned, which takes a second pass"""
+    forms.train_step(model, x, y, lr)
+    with torch.no_grad():
+        return F.cross_entropy(model(x), y).item()
+
+
+@TRAIN_STEP.mistake("Adam for gradient descent", S4, "published training loops")
+def step_of_adam(model, x, y, lr):
+    """the step is one of Adam's, which is no gradient descent"""
+    model.train()
+    optimizer = torch.optim.Adam(model.parameters(), lr)
+    loss = F.cross_entropy(model(x), y)
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    return loss.item()
 
 
 # --- evaluate ------------------------------------------------------------------------
@@ -373,10 +300,12 @@ def evaluate_cases(rng):
 
 def _one_batch_is_enough(trial):
     x, y, _, training, seed = trial.cases[0]
+    first = trial.cases[0]
     for batch_size in (1, 1000):
-        got, want = trial.run((x, y, batch_size, training, seed))
-        if not all(np.allclose(g, w) for g, w in zip(got, want, strict=True)):
-            return (f"batch_size = {batch_size} changes the result",)
+        other = x, y, batch_size, training, seed
+        what = f"batch_size = {batch_size} changes the result"
+        if lines := trial.same(first, other, what):
+            return lines
     return ()
 
 
@@ -404,22 +333,34 @@ def _totals(model, batches):
     return loss / n, right / n
 
 
-def evaluate_reference(model, x, y, batch_size):
-    with _mode(model, False):
-        return _totals(model, _batches(x, y, batch_size))
+EVALUATE = Exercise(
+    "evaluate",
+    forms.evaluate,
+    ("x", "y", "batch_size", "training", "seed"),
+    ("loss", "accuracy", "running_statistics", "training_mode_after"),
+    evaluate_cases,
+    extra=(Property("the same whatever the batch size", _one_batch_is_enough, 0.5),),
+    weights=(1, 1, 1, 0.5),
+    drive=drive_evaluate,
+    forms=(forms.evaluate,),
+)
 
 
-def evaluates_as_it_comes(model, x, y, batch_size):
-    with torch.no_grad():
-        return _totals(model, _batches(x, y, batch_size))
-
-
+@EVALUATE.mistake(
+    "evaluates in training mode",
+    S5,
+    "facebookresearch/higher #55; princeton-vl/pytorch_stacked_hourglass #44",
+)
 def evaluates_in_training_mode(model, x, y, batch_size):
+    """the network is switched to training mode, where the answers depend on the batch
+    and the running statistics move"""
     with _mode(model, True):
         return _totals(model, _batches(x, y, batch_size))
 
 
+@EVALUATE.mistake("batch statistics in evaluation", S5, "xu-ji/IIC #49; pytorch #4741")
 def batch_statistics_untracked(model, x, y, batch_size):
+    """each batch is normalized by its own statistics in place of the running ones"""
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
     kept = [(m, m.running_mean, m.running_var) for m in norms]
     for m in norms:
@@ -432,7 +373,13 @@ def batch_statistics_untracked(model, x, y, batch_size):
             m.running_mean, m.running_var = mean, var
 
 
+@EVALUATE.mistake(
+    "evaluation moves the running statistics",
+    S5,
+    "facebookresearch/schedule_free #60; microsoft/robustdg #30; nn-zero-to-hero #82",
+)
 def statistics_refreshed(model, x, y, batch_size):
+    """a pass in training mode over the evaluation data moves the running statistics"""
     batches = _batches(x, y, batch_size)
     with _mode(model, True):
         for xb, _ in batches:
@@ -442,151 +389,89 @@ def statistics_refreshed(model, x, y, batch_size):
         return _totals(model, batches)
 
 
+@EVALUATE.mistake(
+    "mean of batch means",
+    S5,
+    "udacity/deep-learning-v2-pytorch #74; mlcommons/training #89",
+)
 def mean_of_batch_means(model, x, y, batch_size):
+    """the batches' averages are averaged, so that a small last batch counts too much"""
     with _mode(model, False):
         pairs = [_totals(model, [b]) for b in _batches(x, y, batch_size)]
     loss, accuracy = np.mean(pairs, axis=0)
     return loss, accuracy
 
 
+@EVALUATE.mistake(
+    "batch means divided by the number of samples",
+    S5,
+    "pytorch/tutorials #179; Dive-into-DL-PyTorch #74",
+)
 def means_over_samples(model, x, y, batch_size):
+    """mean losses are added up and divided by the number of samples, although the mean
+    was taken already"""
     with _mode(model, False):
         batches = _batches(x, y, batch_size)
         losses = [_totals(model, [b])[0] for b in batches]
         return sum(losses) / len(x), _totals(model, batches)[1]
 
 
+@EVALUATE.mistake(
+    "last batch dropped", S5, "thuml/Autoformer #104; yuqinie98/PatchTST #7"
+)
 def last_batch_dropped(model, x, y, batch_size):
+    """the last, smaller batch is left out"""
     whole = max(len(x) // batch_size, 1) * batch_size
     with _mode(model, False):
         return _totals(model, _batches(x[:whole], y[:whole], batch_size))
 
 
+@EVALUATE.mistake("softmax before cross-entropy", S5, "ariecattan/SciCo #2")
 def evaluate_softmax_twice(model, x, y, batch_size):
+    """softmax is applied before cross_entropy, which applies it again"""
     with _mode(model, False):
         batches = _batches(x, y, batch_size)
         twice = _totals(lambda x: model(x).softmax(1), batches)
         return twice[0], _totals(model, batches)[1]
 
 
+@EVALUATE.mistake(
+    "argmax over the whole batch",
+    S5,
+    "Zasder3/train-CLIP #6; lisa-lab/DeepLearningTutorials #15",
+)
 def argmax_over_everything(model, x, y, batch_size):
+    """one largest logit of the whole batch is taken, and not one per sample"""
     with _mode(model, False):
         batches = _batches(x, y, batch_size)
         right = sum((model(xb).argmax() == yb).sum().item() for xb, yb in batches)
         return _totals(model, batches)[0], right / len(x)
 
 
-def left_in_evaluation_mode(model, x, y, batch_size):
-    result = evaluate_reference(model, x, y, batch_size)
-    model.eval()
-    return result
+@EVALUATE.mistake(
+    "nominal batch size", S5, "mitmul/chainer-cifar10 #1; siamese-triplet #6"
+)
+def nominal_batch_size(model, x, y, batch_size):
+    """each batch counts as batch_size samples, also the last, smaller one"""
+    with _mode(model, False):
+        pairs = [_totals(model, [b]) for b in _batches(x, y, batch_size)]
+    loss, accuracy = np.sum(pairs, axis=0) * batch_size / len(x)
+    return loss, accuracy
 
 
+@EVALUATE.mistake("last batch only", S5, "adambielski/siamese-triplet #6")
+def last_batch_only(model, x, y, batch_size):
+    """the result is that of the last batch alone"""
+    with _mode(model, False):
+        return _totals(model, _batches(x, y, batch_size)[-1:])
+
+
+@EVALUATE.mistake("left in training mode", S5, "dlwpt-code #104")
 def left_in_training_mode(model, x, y, batch_size):
-    result = evaluate_reference(model, x, y, batch_size)
+    """the network is left in training mode, whatever mode it came in"""
+    result = forms.evaluate(model, x, y, batch_size)
     model.train()
     return result
-
-
-EVALUATE_MISTAKES = (
-    Mistake(
-        "evaluates in the mode it finds",
-        "You evaluate in the mode the network happens to be in. In training mode the "
-        "answers depend on the batch, and the running statistics move.",
-        S5,
-        "milesial/Pytorch-UNet #31; ugent-korea/pytorch-unet-segmentation #18; "
-        "dlwpt-code #104",
-        evaluates_as_it_comes,
-    ),
-    Mistake(
-        "evaluates in training mode",
-        "You switch to training mode to evaluate: the answers depend on the batch, and "
-        "the running statistics move.",
-        S5,
-        "facebookresearch/higher #55; princeton-vl/pytorch_stacked_hourglass #44",
-        evaluates_in_training_mode,
-    ),
-    Mistake(
-        "batch statistics in evaluation",
-        "You evaluate with the statistics of each batch instead of the running ones.",
-        S5,
-        "xu-ji/IIC #49; pytorch #4741",
-        batch_statistics_untracked,
-    ),
-    Mistake(
-        "evaluation moves the running statistics",
-        "A pass in training mode over the evaluation data moves the running "
-        "statistics: the test images leak into the network.",
-        S5,
-        "facebookresearch/schedule_free #60; microsoft/robustdg #30; "
-        "nn-zero-to-hero #82",
-        statistics_refreshed,
-    ),
-    Mistake(
-        "mean of batch means",
-        "You average the batches' averages; a small last batch then counts too much.",
-        S5,
-        "udacity/deep-learning-v2-pytorch #74; mlcommons/training #89; "
-        "pytorch-lightning #2924",
-        mean_of_batch_means,
-    ),
-    Mistake(
-        "batch means divided by the number of samples",
-        "You add up mean losses and divide by the number of samples: the mean was "
-        "taken already.",
-        S5,
-        "pytorch/tutorials #179; Dive-into-DL-PyTorch #74",
-        means_over_samples,
-    ),
-    Mistake(
-        "last batch dropped",
-        "You leave out the last, smaller batch: its samples are never judged.",
-        S5,
-        "thuml/Autoformer #104; yuqinie98/PatchTST #7",
-        last_batch_dropped,
-    ),
-    Mistake(
-        "softmax before cross-entropy",
-        "You apply softmax before cross_entropy, which applies it again.",
-        S5,
-        "ariecattan/SciCo #2",
-        evaluate_softmax_twice,
-    ),
-    Mistake(
-        "argmax over the whole batch",
-        "You take one largest logit of the whole batch; each sample has its own.",
-        S5,
-        "Zasder3/train-CLIP #6; lisa-lab/DeepLearningTutorials #15",
-        argmax_over_everything,
-    ),
-    Mistake(
-        "left in evaluation mode",
-        "You leave the network in evaluation mode: whoever trains on trains without "
-        "batch statistics.",
-        S5,
-        "facebookresearch/clevr-iep #22; tk-rusch/coRNN #1",
-        left_in_evaluation_mode,
-    ),
-    Mistake(
-        "left in training mode",
-        "You leave the network in training mode, whatever mode it came in.",
-        S5,
-        "dlwpt-code #104",
-        left_in_training_mode,
-    ),
-)
-
-EVALUATE = Exercise(
-    "evaluate",
-    evaluate_reference,
-    ("x", "y", "batch_size", "training", "seed"),
-    ("loss", "accuracy", "running_statistics", "training_mode_after"),
-    evaluate_cases,
-    extra=(Property("the same whatever the batch size", _one_batch_is_enough, 0.5),),
-    mistakes=EVALUATE_MISTAKES,
-    weights=(1, 1, 1, 0.5),
-    drive=drive_evaluate,
-)
 
 
 # --- mended_fit ----------------------------------------------------------------------
@@ -613,98 +498,49 @@ def _epoch(model, x, y, lr, batch_size):
         _step(model, F.cross_entropy(model(xb), yb), lr)
 
 
-def fit_reference(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    history = []
-    for _ in range(epochs):
-        model.train()
-        _epoch(model, x, y, lr, batch_size)
-        model.eval()
-        history.append((_accuracy(model, x, y), _accuracy(model, x_test, y_test)))
-    return history
-
-
-def broken_fit(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    model.train()
-    history = []
-    for _ in range(epochs):
-        _epoch(model, x, y, lr, batch_size)
-        seen = _accuracy(model, x, y)
-        model.eval()
-        history.append((seen, _accuracy(model, x_test, y_test)))
-    return history
-
-
-def training_mode_set_once(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    model.train()
-    history = []
-    for _ in range(epochs):
-        _epoch(model, x, y, lr, batch_size)
-        model.eval()
-        history.append((_accuracy(model, x, y), _accuracy(model, x_test, y_test)))
-    return history
-
-
-def first_accuracy_too_early(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    history = []
-    for _ in range(epochs):
-        model.train()
-        _epoch(model, x, y, lr, batch_size)
-        seen = _accuracy(model, x, y)
-        model.eval()
-        history.append((seen, _accuracy(model, x_test, y_test)))
-    return history
-
-
-def never_evaluation_mode(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    model.train()
-    history = []
-    for _ in range(epochs):
-        _epoch(model, x, y, lr, batch_size)
-        history.append((_accuracy(model, x, y), _accuracy(model, x_test, y_test)))
-    return history
-
-
-FIT_MISTAKES = (
-    Mistake(
-        "both bugs still there",
-        "Nothing has changed yet: count the forward passes in training mode.",
-        S10,
-        "pytorch/tutorials #1602; microsoft/robustdg #30",
-        broken_fit,
-    ),
-    Mistake(
-        "training mode switched on once",
-        "From the second epoch on you still train in evaluation mode.",
-        S10,
-        "pytorch/tutorials #1602, #1624; tk-rusch/coRNN #1",
-        training_mode_set_once,
-    ),
-    Mistake(
-        "training accuracy in training mode",
-        "One forward pass per epoch too many is still made in training mode.",
-        S10,
-        "the source tutorial; microsoft/robustdg #30",
-        first_accuracy_too_early,
-    ),
-    Mistake(
-        "evaluation mode removed",
-        "You now measure in training mode: the running statistics move, and the test "
-        "images leak in.",
-        S10,
-        "milesial/Pytorch-UNet #31; facebookresearch/higher #55",
-        never_evaluation_mode,
-    ),
-)
-
 MENDED_FIT = Exercise(
     "mended_fit",
-    fit_reference,
+    forms.mended_fit,
     ("x", "y", "x_test", "y_test", "lr", "epochs", "batch_size", "seed"),
     ("accuracies", "running_statistics", "parameters"),
     fit_cases,
-    mistakes=FIT_MISTAKES,
     weights=(1, 1, 1),
     drive=drive_mended_fit,
+    forms=(forms.mended_fit,),
 )
+
+
+@MENDED_FIT.given
+@MENDED_FIT.mistake(
+    "both bugs still there", S10, "pytorch/tutorials #1602; microsoft/robustdg #30"
+)
+def broken_fit(model, x, y, x_test, y_test, lr, epochs, batch_size):
+    """nothing has changed yet: count the forward passes in training mode"""
+    model.train()
+    history = []
+    for _ in range(epochs):
+        _epoch(model, x, y, lr, batch_size)
+        seen = _accuracy(model, x, y)
+        model.eval()
+        history.append((seen, _accuracy(model, x_test, y_test)))
+    return history
+
+
+@MENDED_FIT.mistake(
+    "training accuracy in training mode",
+    S10,
+    "the source tutorial; microsoft/robustdg #30",
+)
+def first_accuracy_too_early(model, x, y, x_test, y_test, lr, epochs, batch_size):
+    """one forward pass per epoch too many is made in training mode"""
+    history = []
+    for _ in range(epochs):
+        model.train()
+        _epoch(model, x, y, lr, batch_size)
+        seen = _accuracy(model, x, y)
+        model.eval()
+        history.append((seen, _accuracy(model, x_test, y_test)))
+    return history
+
 
 EXERCISES = (MAKE_MLP, TRAIN_STEP, EVALUATE, MENDED_FIT)

@@ -5,12 +5,10 @@ import numpy as np
 from bn_helpers.gradcheck import direction_and_size
 
 from ..drivers.lesson_07 import drive_torch_batchnorm
-from ..engine import Exercise, Mistake, Property, difference
+from ..engine import Exercise, Property, difference
+from ..forms import lesson_07 as forms
 
 S2 = "section 2, Measure a gradient's direction and size"
-S3 = "section 3, Send the gradient back through the weights"
-S4 = "section 4, Divide by the batch once"
-S5 = "section 5, Take gradients behind the norm"
 S6 = "section 6, Ask ReLU where it stood"
 S7 = "section 7, Read a formula to the letter"
 S9 = "section 9, Predict one image"
@@ -18,16 +16,9 @@ S10 = "section 10, Leave the logits alone"
 S11 = "section 11, Survive float32"
 S12 = "section 12, Mend a module from the wild"
 
-try:
-    import torch
-    from torch import nn
 
-    Module = nn.Module
-except ImportError:  # the NumPy exercises are judged without it
-    Module = object
-
+torch, nn = forms.torch, forms.nn  # None where PyTorch is not installed
 EPS = 1e-5
-ARTICLE = "the source article"
 
 
 def rows(a):
@@ -55,7 +46,8 @@ def normalized(rng, D, N):
 
 
 def scale_and_shift(rng, D):
-    return rng.uniform(0.5, 2, (D, 1)), rng.normal(0, 1, (D, 1))
+    gamma = rng.uniform(0.5, 2, (D, 1)) * rng.choice([-1, 1], (D, 1))
+    return gamma, rng.normal(0, 1, (D, 1))
 
 
 def upstream(rng, D, N):
@@ -107,66 +99,49 @@ def _row_cosines(a, b):
     return np.mean([_cosine(*pair) for pair in zip(a, b, strict=True)])
 
 
-roots_missing = _arrows(
-    lambda a, b: (a * b).sum() / (_squares(a) * _squares(b)), _squares, _squares
-)
-row_by_row = _arrows(_row_cosines, np.linalg.norm, np.linalg.norm)
-one_length_twice = _arrows(
-    lambda a, b: (a * b).sum() / _squares(b), np.linalg.norm, np.linalg.norm
-)
-
-
-def rounding_has_a_direction(gradient, truth):
-    length, true_length = np.linalg.norm(gradient), np.linalg.norm(truth)
-    return (gradient * truth).sum() / (length * true_length), length / true_length
-
-
 DIRECTION_AND_SIZE = Exercise(
     "direction_and_size",
     direction_and_size,
     ("gradient", "truth"),
     ("cosine", "size"),
     arrow_cases,
-    mistakes=(
-        Mistake(
-            "roots missing",
-            "You divide by sums of squares; a length is the root of such a sum.",
-            S2,
-            "iit-cs579/main #478; FoundationsMachineLearning-Fa18/LectureNotes #24",
-            roots_missing,
-        ),
-        Mistake(
-            "row by row",
-            "You compare row by row and average; a gradient is one arrow, with as many "
-            "components as the array has elements.",
-            S2,
-            "facebookresearch/WMReward #11: cosine_similarity over the wrong dimension",
-            row_by_row,
-        ),
-        Mistake(
-            "one length twice",
-            "You divide by the square of one length; each of the two belongs there.",
-            S2,
-            "incanter #73; usnistgov/oscal-deep-diff #100",
-            one_length_twice,
-        ),
-        Mistake(
-            "rounding has a direction",
-            "A gradient that is 0 but for rounding has neither direction nor size; you "
-            "divide by its length all the same.",
-            S2,
-            "HKUDS/LightRAG #3421; sentence-transformers #625",
-            rounding_has_a_direction,
-        ),
-    ),
+    forms=(forms.direction_and_size,),
 )
 
 
+@DIRECTION_AND_SIZE.mistake(
+    "roots missing",
+    S2,
+    "iit-cs579/main #478; FoundationsMachineLearning-Fa18/LectureNotes #24",
+)
+def roots_missing(*args):
+    """sums of squares are divided by, and their roots are forgotten"""
+    return _arrows(
+        lambda a, b: (a * b).sum() / (_squares(a) * _squares(b)), _squares, _squares
+    )(*args)
+
+
+@DIRECTION_AND_SIZE.mistake(
+    "row by row",
+    S2,
+    "facebookresearch/WMReward #11: cosine_similarity over the wrong dimension",
+)
+def row_by_row(*args):
+    """rows are compared one by one and averaged, although a gradient is one arrow"""
+    return _arrows(_row_cosines, np.linalg.norm, np.linalg.norm)(*args)
+
+
+@DIRECTION_AND_SIZE.mistake(
+    "one length twice", S2, "incanter #73; usnistgov/oscal-deep-diff #100"
+)
+def one_length_twice(*args):
+    """the square of one length divides, and not each of the two once"""
+    return _arrows(
+        lambda a, b: (a * b).sum() / _squares(b), np.linalg.norm, np.linalg.norm
+    )(*args)
+
+
 # --- affine_backward -----------------------------------------------------------------
-
-
-def affine_reference(dz, W, a):
-    return W.T @ dz, dz @ a.T, rows(dz)
 
 
 def affine_cases(rng):
@@ -187,81 +162,25 @@ def _unequal_widths(trial):
     return ()
 
 
-def no_weights(dz, W, a):
-    return dz, dz @ a.T, rows(dz)
-
-
-def not_transposed(dz, W, a):
-    return W @ dz, dz @ a.T, rows(dz)
-
-
-def gradient_transposed(dz, W, a):
-    return W.T @ dz, a @ dz.T, rows(dz)
-
-
-def bias_averaged(dz, W, a):
-    return W.T @ dz, dz @ a.T, dz.mean(axis=1, keepdims=True)
-
-
-def one_bias(dz, W, a):
-    return W.T @ dz, dz @ a.T, np.full((len(dz), 1), dz.sum())
-
-
 AFFINE_BACKWARD = Exercise(
     "affine_backward",
-    affine_reference,
+    forms.affine_backward,
     ("dz", "W", "a"),
     ("da", "dW", "db"),
     affine_cases,
     extra=(Property("also where the widths differ", _unequal_widths),),
     weights=(2, 1, 1),
-    mistakes=(
-        Mistake(
-            "no weights",
-            "You pass on dz as it is; on its way down it has to go back through W.",
-            S3,
-            ARTICLE,
-            no_weights,
-        ),
-        Mistake(
-            "W not transposed",
-            "You multiply by W; each input gets back what it sent to all outputs, "
-            "which is a column of W, not a row.",
-            S3,
-            "nntile/nntile #433: right only where the widths are equal",
-            not_transposed,
-        ),
-        Mistake(
-            "dW transposed",
-            "Your dW is transposed; its rows belong to outputs, as those of W do.",
-            S3,
-            "iamtrask/Grokking-Deep-Learning #22, #23",
-            gradient_transposed,
-        ),
-        Mistake(
-            "bias gradient averaged",
-            "You average db over the batch; the 1/N is in dz already.",
-            S3,
-            "kvfrans/notes #5",
-            bias_averaged,
-        ),
-        Mistake(
-            "one bias for all outputs",
-            "You add up all of dz; each output has a bias of its own.",
-            S3,
-            "rasbt/stat453-deep-learning-ss21 #5",
-            one_bias,
-        ),
-    ),
+    forms=(forms.affine_backward,),
 )
 
 
+@AFFINE_BACKWARD.given
+def broken_affine(dz, W, a):
+    """The code that the exercise hands out."""
+    return dz, dz @ a.T, rows(dz)
+
+
 # --- parameter_gradients -------------------------------------------------------------
-
-
-def shares_reference(dy, dz, x_hat, a):
-    N = a.shape[1]
-    return dz @ a.T / N, rows(dz) / N, rows(dy * x_hat) / N, rows(dy) / N
 
 
 def shares_cases(rng):
@@ -273,56 +192,21 @@ def shares_cases(rng):
     return [case(6, 4, 12), case(3, 5, 20)]
 
 
-def _divided_by(weights, norm):
-    """The four gradients, divided by what two functions make of the shapes."""
-
-    def run(dy, dz, x_hat, a):
-        D, N = dz.shape
-        w, n = weights(D, N), norm(D, N)
-        return dz @ a.T / w, rows(dz) / w, rows(dy * x_hat) / n, rows(dy) / n
-
-    return run
-
-
 PARAMETER_GRADIENTS = Exercise(
     "parameter_gradients",
-    shares_reference,
+    forms.parameter_gradients,
     ("dy", "dz", "x_hat", "a"),
     ("dW", "db", "dgamma", "dbeta"),
     shares_cases,
-    mistakes=(
-        Mistake(
-            "sums for gamma and beta",
-            "Your gradients of gamma and beta are those of the summed loss, N times "
-            "too large; W and b get those of the mean.",
-            S4,
-            ARTICLE,
-            _divided_by(lambda D, N: N, lambda D, N: 1),
-        ),
-        Mistake(
-            "sums everywhere",
-            "Your gradients belong to the sum of the losses, not to their mean: they "
-            "grow with the batch.",
-            S4,
-            "mlpack/ensmallen #428; davharris/mistnet #33",
-            _divided_by(lambda D, N: 1, lambda D, N: 1),
-        ),
-        Mistake(
-            "divided twice",
-            "You divide by the number of samples twice.",
-            S4,
-            "d2l-en #1000",
-            _divided_by(lambda D, N: N**2, lambda D, N: N**2),
-        ),
-        Mistake(
-            "divided by the number of features",
-            "You divide by the number of features; the mean runs over the samples.",
-            S4,
-            "RubixML/ML #423; victorlempitsky/Mate #2",
-            _divided_by(lambda D, N: D, lambda D, N: D),
-        ),
-    ),
+    forms=(forms.parameter_gradients,),
 )
+
+
+@PARAMETER_GRADIENTS.given
+def broken_shares(dy, dz, x_hat, a):
+    """The code that the exercise hands out."""
+    N = a.shape[1]
+    return dz @ a.T / N, rows(dz) / N, rows(dy * x_hat), rows(dy)
 
 
 # --- layer_backward ------------------------------------------------------------------
@@ -335,11 +219,6 @@ def behind_the_norm(dy, x_hat, var, gamma, eps=EPS):
     return gamma / np.sqrt(var + eps) * passed
 
 
-def layer_reference(dy, x_hat, var, gamma, a):
-    dz = behind_the_norm(dy, x_hat, var, gamma)
-    return dz, dz @ a.T, rows(dz)
-
-
 def layer_cases(rng):
     def case(fan_in, D, N):
         _, x_hat, var = normalized(rng, D, N)
@@ -349,73 +228,24 @@ def layer_cases(rng):
     return [case(6, 4, 12), case(3, 5, 9)]
 
 
-def weights_too_early(dy, x_hat, var, gamma, a):
-    dz = behind_the_norm(dy, x_hat, var, gamma)
-    return dz, dy @ a.T, rows(dz)
-
-
-def bias_too_early(dy, x_hat, var, gamma, a):
-    dz = behind_the_norm(dy, x_hat, var, gamma)
-    return dz, dz @ a.T, rows(dy)
-
-
-def layer_detached(dy, x_hat, var, gamma, a):
-    dz = gamma / np.sqrt(var + EPS) * dy
-    return dz, dz @ a.T, rows(dz)
-
-
-def layer_without_gamma(dy, x_hat, var, gamma, a):
-    return layer_reference(dy, x_hat, var, 1, a)
-
-
-WEIGHTS_TOO_EARLY = Mistake(
-    "W too early",
-    "Your dW comes from dy, at the output of the norm; W sits in front of the norm.",
-    S5,
-    ARTICLE,
-    weights_too_early,
-)
-BIAS_TOO_EARLY = Mistake(
-    "b too early",
-    "Your db comes from dy, at the output of the norm; b sits in front of the norm, "
-    "which removes it.",
-    S5,
-    ARTICLE,
-    bias_too_early,
-)
 LAYER_BACKWARD = Exercise(
     "layer_backward",
-    layer_reference,
+    forms.layer_backward,
     ("dy", "x_hat", "var", "gamma", "a"),
     ("dz", "dW", "db"),
     layer_cases,
     weights=(1, 2, 1),
-    mistakes=(
-        WEIGHTS_TOO_EARLY,
-        BIAS_TOO_EARLY,
-        Mistake(
-            "detached statistics",
-            "Your dz takes mean and variance for constants; both depend on z.",
-            S7,
-            "fast.ai course-v3 07_batchnorm; keras PR #19102",
-            layer_detached,
-        ),
-        Mistake(
-            "gamma left out",
-            "Your dz does not depend on gamma; the norm multiplies by it.",
-            S7,
-            "denizyuret/Knet.jl #288",
-            layer_without_gamma,
-        ),
-    ),
+    forms=(forms.layer_backward,),
 )
 
 
+@LAYER_BACKWARD.given
+def broken_layer(dy, x_hat, var, gamma, a):
+    """The code that the exercise hands out."""
+    return behind_the_norm(dy, x_hat, var, gamma), dy @ a.T, rows(dy)
+
+
 # --- relu_backward -------------------------------------------------------------------
-
-
-def relu_reference(da, z, x_hat, gamma, beta):
-    return da * (gamma * x_hat + beta > 0)
 
 
 def relu_cases(rng):
@@ -426,56 +256,34 @@ def relu_cases(rng):
     return [case(5, 12), case(3, 30)]
 
 
-def relu_at_z(da, z, x_hat, gamma, beta):
-    return da * (z > 0)
-
-
-def relu_of_the_gradient(da, z, x_hat, gamma, beta):
-    return da * (da > 0)
-
-
-def gradient_dropped(da, z, x_hat, gamma, beta):
-    return 1.0 * (gamma * x_hat + beta > 0)
-
-
 RELU_BACKWARD = Exercise(
     "relu_backward",
-    relu_reference,
+    forms.relu_backward,
     ("da", "z", "x_hat", "gamma", "beta"),
     ("dy",),
     relu_cases,
-    mistakes=(
-        Mistake(
-            "ReLU at z",
-            "You ask where z was positive; ReLU never saw z.",
-            S6,
-            "the source article; ooples/AiDotNet.Tensors #187, review",
-            relu_at_z,
-        ),
-        Mistake(
-            "ReLU of the gradient",
-            "You ask where the gradient is positive; the question is where ReLU's "
-            "input was.",
-            S6,
-            "exacity/deeplearningbook-chinese #127",
-            relu_of_the_gradient,
-        ),
-        Mistake(
-            "gradient dropped",
-            "You return ReLU's slope alone; the chain rule multiplies it by da.",
-            S6,
-            "haifengl/smile #528",
-            gradient_dropped,
-        ),
-    ),
+    forms=(forms.relu_backward,),
 )
 
 
+@RELU_BACKWARD.given
+@RELU_BACKWARD.mistake(
+    "ReLU at z", S6, "the source article; ooples/AiDotNet.Tensors #187, review"
+)
+def relu_at_z(da, z, x_hat, gamma, beta):
+    """the question is where z was positive, which ReLU never saw"""
+    return da * (z > 0)
+
+
+@RELU_BACKWARD.mistake(
+    "ReLU of the gradient", S6, "exacity/deeplearningbook-chinese #127"
+)
+def relu_of_the_gradient(da, z, x_hat, gamma, beta):
+    """the question is where the gradient is positive, not where ReLU's input was"""
+    return da * (da > 0)
+
+
 # --- norm_backward -------------------------------------------------------------------
-
-
-def norm_reference(dy, x_hat, var, gamma):
-    return behind_the_norm(dy, x_hat, var, gamma), rows(dy * x_hat), rows(dy)
 
 
 def norm_cases(rng):
@@ -486,94 +294,45 @@ def norm_cases(rng):
     return [case(4, 12), case(6, 9)]
 
 
+NORM_BACKWARD = Exercise(
+    "norm_backward",
+    forms.norm_backward,
+    ("dy", "x_hat", "var", "gamma"),
+    ("dz", "dgamma", "dbeta"),
+    norm_cases,
+    weights=(2, 1, 1),
+    forms=(forms.norm_backward,),
+)
+
+
+@NORM_BACKWARD.given
+@NORM_BACKWARD.mistake("gamma twice", S7, "the source article, taken at its word")
 def gamma_twice(dy, x_hat, var, gamma):
-    return norm_reference(gamma * dy, x_hat, var, gamma)
+    """dy is multiplied by gamma before anything else, and gamma comes again below"""
+    return forms.norm_backward(gamma * dy, x_hat, var, gamma)
 
 
+@NORM_BACKWARD.mistake(
+    "gamma twice in one term", S7, "NVIDIA/Megatron-LM #6859 (RMS norm)"
+)
 def gamma_twice_in_one_term(dy, x_hat, var, gamma):
+    """the term with x_hat contains gamma twice, the others once"""
     dgamma, dbeta, N = rows(dy * x_hat), rows(dy), dy.shape[1]
     passed = dy - dbeta / N - gamma * x_hat * dgamma / N
     return gamma / np.sqrt(var + EPS) * passed, dgamma, dbeta
 
 
-def gamma_left_out(dy, x_hat, var, gamma):
-    return norm_reference(dy, x_hat, var, 1)
-
-
-def norm_detached(dy, x_hat, var, gamma):
-    return gamma / np.sqrt(var + EPS) * dy, rows(dy * x_hat), rows(dy)
-
-
+@NORM_BACKWARD.mistake(
+    "samples for features", S7, "the source article, whose two classes differ in layout"
+)
 def samples_for_features(dy, x_hat, var, gamma):
+    """the sums run over the features, although samples are columns"""
     dgamma, dbeta = (dy * x_hat).sum(axis=0), dy.sum(axis=0)
     passed = dy - dbeta / len(dy) - x_hat * dgamma / len(dy)
     return gamma / np.sqrt(var + EPS) * passed, dgamma, dbeta
 
 
-NORM_BACKWARD = Exercise(
-    "norm_backward",
-    norm_reference,
-    ("dy", "x_hat", "var", "gamma"),
-    ("dz", "dgamma", "dbeta"),
-    norm_cases,
-    weights=(2, 1, 1),
-    mistakes=(
-        Mistake(
-            "gamma twice",
-            "You multiply dy by gamma before anything else; the formulas below contain "
-            "gamma where it is needed, and want dy.",
-            S7,
-            "the source article, taken at its word",
-            gamma_twice,
-        ),
-        Mistake(
-            "gamma twice in one term",
-            "The term with x_hat contains gamma twice, the others once.",
-            S7,
-            "NVIDIA/Megatron-LM #6859 (RMS norm)",
-            gamma_twice_in_one_term,
-        ),
-        Mistake(
-            "gamma left out",
-            "Your dz does not depend on gamma; y is gamma times x_hat.",
-            S7,
-            "denizyuret/Knet.jl #288",
-            gamma_left_out,
-        ),
-        Mistake(
-            "detached statistics",
-            "Your dz takes mean and variance for constants; both depend on z.",
-            S7,
-            "fast.ai course-v3 07_batchnorm; keras PR #19102",
-            norm_detached,
-        ),
-        Mistake(
-            "samples for features",
-            "You add up over the features; here samples are columns, and the sums run "
-            "along the rows.",
-            S7,
-            "the source article, whose two classes differ in layout",
-            samples_for_features,
-        ),
-    ),
-)
-
-
 # --- norm_forward --------------------------------------------------------------------
-
-
-def norm_forward(
-    z, gamma, beta, running_mean, running_var, training, new=0.1, ddof=1, frozen=True
-):
-    """The forward pass in both modes; mistakes change one of the last three."""
-    mean, var = moments(z)
-    N = z.shape[1]
-    if training or not frozen:
-        running_mean = (1 - new) * running_mean + new * mean
-        running_var = (1 - new) * running_var + new * var * N / (N - ddof)
-    if not training:
-        mean, var = running_mean, running_var
-    return gamma * (z - mean) / np.sqrt(var + EPS) + beta, running_mean, running_var
 
 
 def forward_cases(rng):
@@ -590,66 +349,37 @@ def _one_sample(trial):
     return difference("y of one sample", y, want)
 
 
-def batch_statistics(z, gamma, beta, running_mean, running_var, training):
-    mean, var = moments(z)
-    y = gamma * (z - mean) / np.sqrt(var + EPS) + beta
-    return y, running_mean, running_var
-
-
-def always_following(*args):
-    return norm_forward(*args, frozen=False)
-
-
-def biased_running_variance(*args):
-    return norm_forward(*args, ddof=0)
-
-
-def momentum_reversed(*args):
-    return norm_forward(*args, new=0.9)
-
-
 NORM_FORWARD = Exercise(
     "norm_forward",
-    norm_forward,
+    forms.norm_forward,
     ("z", "gamma", "beta", "running_mean", "running_var", "training"),
     ("y", "running_mean", "running_var"),
     forward_cases,
     extra=(Property("one sample alone, in evaluation", _one_sample),),
     weights=(2, 1, 1),
-    mistakes=(
-        Mistake(
-            "batch statistics in evaluation",
-            "You normalize by the batch in every mode, and the running statistics stay "
-            "where they were.",
-            S9,
-            "the source article; vlfeat/matconvnet #506; davidsandberg/facenet #278",
-            batch_statistics,
-        ),
-        Mistake(
-            "statistics move in evaluation",
-            "In evaluation your running statistics still follow the batch.",
-            S9,
-            "nn-zero-to-hero #82",
-            always_following,
-        ),
-        Mistake(
-            "biased running variance",
-            "You store the variance that divides by N; the one to store divides by "
-            "N − 1.",
-            S9,
-            "the source tutorial; ARENA_3.0 #415; pytorch #19916",
-            biased_running_variance,
-        ),
-        Mistake(
-            "momentum reversed",
-            "Your new batch has the weight 0.9 and the past 0.1; it is the other way "
-            "round.",
-            S9,
-            "cs231n.github.io #180; d2l-en #2213",
-            momentum_reversed,
-        ),
-    ),
+    forms=(forms.norm_forward,),
 )
+
+
+@NORM_FORWARD.given
+@NORM_FORWARD.mistake(
+    "batch statistics in evaluation",
+    S9,
+    "the source article; vlfeat/matconvnet #506; davidsandberg/facenet #278",
+)
+def broken_norm_forward(z, gamma, beta, running_mean, running_var, training):
+    """every mode normalizes by the batch, and no running statistics are kept"""
+    mean, var = moments(z)
+    y = gamma * (z - mean) / np.sqrt(var + EPS) + beta
+    return y, running_mean, running_var
+
+
+@NORM_FORWARD.mistake("statistics move in evaluation", S9, "nn-zero-to-hero #82")
+def always_following(*args):
+    """the running statistics follow the batch in evaluation, too"""
+    *rest, training = args
+    y, *_ = forms.norm_forward(*args)
+    return y, *forms.norm_forward(*rest, True)[1:]
 
 
 # --- output_layer --------------------------------------------------------------------
@@ -666,11 +396,6 @@ def loss_and_slope(logits, labels):
     slope = np.exp(logs)
     slope[picked] -= 1
     return -logs[picked].mean(), slope / len(labels)
-
-
-def output_reference(a, W, b, labels):
-    loss, dz = loss_and_slope(W @ a + b, labels)
-    return loss, W.T @ dz, dz @ a.T, rows(dz)
 
 
 def output_cases(rng):
@@ -693,7 +418,23 @@ def _large_logits(trial):
     return ()
 
 
+OUTPUT_LAYER = Exercise(
+    "output_layer",
+    forms.output_layer,
+    ("a", "W", "b", "labels"),
+    ("loss", "da", "dW", "db"),
+    output_cases,
+    extra=(Property("the same with every logit raised by 1000", _large_logits),),
+    forms=(forms.output_layer,),
+)
+
+
+@OUTPUT_LAYER.given
+@OUTPUT_LAYER.mistake(
+    "normalized logits", S10, "the source article; yaoing/DAN #14; Lab41/attalos #89"
+)
 def normalized_logits(a, W, b, labels):
+    """the logits are normalized over the batch"""
     z = W @ a + b
     mu, var = moments(z)
     x_hat = (z - mu) / np.sqrt(var + EPS)
@@ -702,71 +443,21 @@ def normalized_logits(a, W, b, labels):
     return loss, W.T @ dz, dz @ a.T, rows(dz)
 
 
-def slope_of_the_sum(a, W, b, labels):
-    loss, *gradients = output_reference(a, W, b, labels)
-    return loss, *(len(labels) * g for g in gradients)
-
-
+@OUTPUT_LAYER.mistake(
+    "ReLU on the logits", S10, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
+)
 def relu_on_logits(a, W, b, labels):
+    """the logits are cut off at 0"""
     z = W @ a + b
     loss, dy = loss_and_slope(np.maximum(z, 0), labels)
     dz = dy * (z > 0)
     return loss, W.T @ dz, dz @ a.T, rows(dz)
 
 
-def one_output_bias(a, W, b, labels):
-    loss, da, dW, db = output_reference(a, W, b, labels)
-    return loss, da, dW, np.full_like(db, db.sum())
-
-
-OUTPUT_LAYER = Exercise(
-    "output_layer",
-    output_reference,
-    ("a", "W", "b", "labels"),
-    ("loss", "da", "dW", "db"),
-    output_cases,
-    extra=(Property("the same with every logit raised by 1000", _large_logits),),
-    mistakes=(
-        Mistake(
-            "normalized logits",
-            "Your logits are still normalized over the batch.",
-            S10,
-            "the source article; yaoing/DAN #14; Lab41/attalos #89",
-            normalized_logits,
-        ),
-        Mistake(
-            "gradients of the sum",
-            "Your loss is a mean over the batch, your gradients are those of the sum.",
-            S4,
-            "jax #3113; victorlempitsky/Mate #2",
-            slope_of_the_sum,
-        ),
-        Mistake(
-            "ReLU on the logits",
-            "You cut the logits off at 0; they must be free to take any value.",
-            S10,
-            "huyng/tensorflow-vgg #13; NVlabs/GA3C #17",
-            relu_on_logits,
-        ),
-        Mistake(
-            "one bias for all outputs",
-            "You add up db over the classes, too; each class has a bias of its own.",
-            S3,
-            "rasbt/stat453-deep-learning-ss21 #5",
-            one_output_bias,
-        ),
-    ),
-)
-
-
 # --- normalize -----------------------------------------------------------------------
 
+
 FAR = "float32, far from 0"
-
-
-def normalize(z):
-    mu, var = moments(z)
-    return (z - mu) / np.sqrt(var + EPS)
 
 
 def normalize_cases(rng):
@@ -781,138 +472,60 @@ def normalize_cases(rng):
 def _keeps_its_digits(trial):
     z = (10_000 + trial.rng.normal(size=(4, 64))).astype(np.float32)
     (got,), _ = trial.run((z,))
-    off = np.abs(got - normalize(z.astype(np.float64)))
+    off = np.abs(got - forms.normalize(z.astype(np.float64)))
     if np.all(off < 0.01):
         return ()
     worst = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
     return (
         "z is float32 with mean 10,000 and standard deviation 1",
         f"x_hat[{worst[0]}, {worst[1]}]: got {got[worst]:.3g}, "
-        f"want {normalize(z.astype(np.float64))[worst]:.3g}",
+        f"want {forms.normalize(z.astype(np.float64))[worst]:.3g}",
     )
 
 
+NORMALIZE = Exercise(
+    "normalize",
+    forms.normalize,
+    ("z",),
+    ("x_hat",),
+    normalize_cases,
+    extra=(Property(FAR, _keeps_its_digits),),
+    forms=(forms.normalize,),
+)
+
+
+@NORMALIZE.given
+def broken_normalize(z):
+    """The code that the exercise hands out."""
+    mean = z.mean(axis=1, keepdims=True)
+    var = (z**2).mean(axis=1, keepdims=True) - mean**2
+    return (z - mean) / np.sqrt(var + 1e-8)
+
+
+@NORMALIZE.mistake(
+    "eps 1e-8", S11, "the source article; nlpodyssey/spago #87; tensorflow #24979"
+)
+def tiny_eps(z):
+    """eps is 1e-8"""
+    mu, var = moments(z)
+    return (z - mu) / np.sqrt(var + 1e-8)
+
+
+@NORMALIZE.mistake(
+    "one-pass variance",
+    S11,
+    "labml_nn batch_norm; the source homework; google/flax #1491; tt-metal #45968",
+    shows=FAR,
+)
 def one_pass(z):
+    """Your variance is the difference of two large numbers, which loses its digits far
+    from 0."""
     mu = z.mean(axis=1, keepdims=True)
     var = (z**2).mean(axis=1, keepdims=True) - mu**2
     return (z - mu) / np.sqrt(var + EPS)
 
 
-def tiny_eps(z):
-    mu, var = moments(z)
-    return (z - mu) / np.sqrt(var + 1e-8)
-
-
-def eps_outside(z):
-    mu, var = moments(z)
-    return (z - mu) / (np.sqrt(var) + EPS)
-
-
-def unbiased(z):
-    mu, var = moments(z)
-    N = z.shape[1]
-    return (z - mu) / np.sqrt(var * N / (N - 1) + EPS)
-
-
-NORMALIZE = Exercise(
-    "normalize",
-    normalize,
-    ("z",),
-    ("x_hat",),
-    normalize_cases,
-    extra=(Property(FAR, _keeps_its_digits),),
-    mistakes=(
-        Mistake(
-            "eps 1e-8",
-            "Your eps is 1e-8; in float32 that lets rounding errors through as if they "
-            "were data.",
-            S11,
-            "the source article; nlpodyssey/spago #87; tensorflow #24979",
-            tiny_eps,
-        ),
-        Mistake(
-            "one-pass variance",
-            "Your variance is the difference of two large numbers, which loses its "
-            "digits far from 0.",
-            S11,
-            "labml_nn batch_norm; the source homework; google/flax #1491; tt-metal "
-            "#45968",
-            one_pass,
-            shows=FAR,
-        ),
-        Mistake(
-            "eps outside the root",
-            "You add eps to the standard deviation; it belongs to the variance.",
-            S11,
-            "Tencent/ncnn #311; pytorch #1804",
-            eps_outside,
-        ),
-        Mistake(
-            "unbiased variance",
-            "Your variance divides by N − 1; the one that normalizes divides by N.",
-            S11,
-            "makemore part 3, cell 7; fast.ai course-v3 07_batchnorm",
-            unbiased,
-        ),
-    ),
-)
-
-
 # --- torch_batchnorm -----------------------------------------------------------------
-
-
-class BatchNorm(Module):
-    """The reference; mistakes override one of the three methods below."""
-
-    def __init__(self, D):
-        super().__init__()
-        self.gamma, self.beta = (
-            nn.Parameter(torch.ones(D)),
-            nn.Parameter(torch.zeros(D)),
-        )
-        self.keep(running_mean=torch.zeros(D), running_var=torch.ones(D))
-
-    def forward(self, x):
-        mean, var = self.running_mean, self.running_var
-        if self.training:
-            mean, var = self.measure(x)
-            self.follow(mean, var, len(x))
-        return self.gamma * (x - mean) / torch.sqrt(var + EPS) + self.beta
-
-    def keep(self, **statistics):
-        for name, value in statistics.items():
-            self.register_buffer(name, value)
-
-    def measure(self, x):
-        return x.mean(0), x.var(0, correction=0)
-
-    def follow(self, mean, var, N):
-        mean, var = mean.detach(), var.detach() * N / (N - 1)
-        self.running_mean = 0.9 * self.running_mean + 0.1 * mean
-        self.running_var = 0.9 * self.running_var + 0.1 * var
-
-
-class Detached(BatchNorm):
-    def measure(self, x):
-        with torch.no_grad():
-            return super().measure(x)
-
-
-class GraphKept(BatchNorm):
-    def follow(self, mean, var, N):
-        self.running_mean = 0.9 * self.running_mean + 0.1 * mean
-        self.running_var = 0.9 * self.running_var + 0.1 * var * N / (N - 1)
-
-
-class Biased(BatchNorm):
-    def follow(self, mean, var, N):
-        super().follow(mean, var * (N - 1) / N, N)
-
-
-class NotSaved(BatchNorm):
-    def keep(self, **statistics):
-        for name, value in statistics.items():
-            setattr(self, name, value)
 
 
 def module_cases(rng):
@@ -927,7 +540,7 @@ def module_cases(rng):
 
 TORCH_BATCHNORM = Exercise(
     "torch_batchnorm",
-    BatchNorm,
+    forms.BatchNorm,
     ("x", "dy", "gamma", "beta"),
     (
         "y",
@@ -938,45 +551,59 @@ TORCH_BATCHNORM = Exercise(
         "running_var",
         "y_evaluated",
         "y_evaluated_after_loading",
-        "graphs_held",
+        "statistics_on_the_graph",
+        "statistics_that_are_no_buffers",
     ),
     module_cases,
-    weights=(1, 3, 0.5, 0.5, 1, 1, 1, 1, 3),
-    mistakes=(
-        Mistake(
-            "detached statistics",
-            "You measure the batch without recording; y depends on x through mean and "
-            "variance, too.",
-            S12,
-            "fast.ai course-v3 07_batchnorm; keras PR #19102; deeplearning4j #8379",
-            Detached,
-        ),
-        Mistake(
-            "graph kept",
-            "Your running statistics hold the graph of every batch they have seen.",
-            S12,
-            "labml_nn batch_norm; pytorch #20275; nflows #11; d2l-en #1342",
-            GraphKept,
-        ),
-        Mistake(
-            "biased running variance",
-            "You store the variance that divides by N; the one to store divides by "
-            "N − 1.",
-            S12,
-            "ARENA_3.0 #415; labml_nn batch_norm; pytorch #19916",
-            Biased,
-        ),
-        Mistake(
-            "statistics not saved",
-            "Your running statistics are plain attributes: what is saved and loaded "
-            "does not contain them.",
-            S12,
-            "d2l-zh #1265; torch/nn #1165",
-            NotSaved,
-        ),
-    ),
+    weights=(1, 3, 0.5, 0.5, 1, 1, 3, 1, 2, 1),
     drive=drive_torch_batchnorm,
+    forms=(forms.BatchNorm,),
 )
+
+
+@TORCH_BATCHNORM.given
+class FromTheWild(forms.Module):
+    """The code that the exercise hands out."""
+
+    def __init__(self, D):
+        super().__init__()
+        self.gamma = nn.Parameter(torch.ones(D))
+        self.beta = nn.Parameter(torch.zeros(D))
+        self.running_mean, self.running_var = torch.zeros(D), torch.ones(D)
+
+    def forward(self, x):
+        mean, var = self.running_mean, self.running_var
+        if self.training:
+            mean, var = x.mean(0), x.var(0, correction=0)
+            self.running_mean = 0.9 * self.running_mean + 0.1 * mean
+            self.running_var = 0.9 * self.running_var + 0.1 * var
+        return self.gamma * (x - mean) / torch.sqrt(var + EPS) + self.beta
+
+
+@TORCH_BATCHNORM.mistake("statistics not saved", S12, "d2l-zh #1265; torch/nn #1165")
+class NotSaved(forms.BatchNorm):
+    """the running statistics are plain attributes, which nothing saves or loads"""
+
+    def register_buffer(self, name, value):
+        setattr(self, name, value)
+
+
+@TORCH_BATCHNORM.mistake(
+    "detached statistics",
+    S12,
+    "fast.ai course-v3 07_batchnorm; keras PR #19102; deeplearning4j #8379",
+)
+class Detached(forms.BatchNorm):
+    """the batch is measured without recording, although y depends on x through mean
+    and variance, too"""
+
+    def forward(self, x):
+        y = super().forward(x)
+        if not self.training:
+            return y
+        mean, var = x.mean(0).detach(), x.var(0, correction=0).detach()
+        return self.gamma * (x - mean) / torch.sqrt(var + EPS) + self.beta
+
 
 EXERCISES = (
     DIRECTION_AND_SIZE,

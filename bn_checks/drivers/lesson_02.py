@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from . import MISSING, plain, tried
+
 
 def drive_numerical_gradient(student, function, x, weights, *h):
     """Build the function beside the student's code: only arrays cross to the grader."""
@@ -15,31 +17,65 @@ def drive_numerical_gradient(student, function, x, weights, *h):
     return student(functions[function], x, *h)
 
 
+START = ("gamma", "beta", "running_mean", "running_var")
+
+
 def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum):
-    """Build the layer, train it on the batches, evaluate it on the probe."""
-
-    def attempt(method, array):
-        try:
-            return method(array)
-        except NotImplementedError:  # the other methods still count
-            return np.full_like(array, np.nan)
-
-    missing = np.full_like(gamma, np.nan)
+    """Build the layer, train it on the batches, evaluate it on the probe, train on."""
     layer = student(len(gamma), eps, momentum)
-    start = [layer.gamma, layer.beta, layer.running_mean, layer.running_var]
-    start = np.stack([np.array(value) for value in start])
     layer.gamma, layer.beta = gamma.copy(), beta.copy()
-
-    y, dx = attempt(layer.forward, batches[0]), attempt(layer.backward, dys[0])
-    gradients = [np.array(getattr(layer, n, missing)) for n in ("dgamma", "dbeta")]
+    y = tried("forward", layer.forward, batches[0])
+    dx = tried("backward", layer.backward, dys[0])
+    gradients = _read(layer, "dgamma", "dbeta")
+    steps = []
     for x, dy in zip(batches[1:], dys[1:], strict=True):
-        attempt(layer.step, np.array(0.5))
-        attempt(layer.forward, x)
-        attempt(layer.backward, dy)
-
-    stepped = np.array(layer.gamma), np.array(layer.beta)
+        steps.append(_stepped(layer))
+        tried("forward", layer.forward, x)
+        tried("backward", layer.backward, dy)
+    broken = [step for step in steps if step]
+    stepped = [broken[0]] * 2 if broken else _read(layer, "gamma", "beta")
     layer.gamma, layer.beta = gamma.copy(), beta.copy()
     layer.training = False
-    evaluated = attempt(layer.forward, probe), attempt(layer.backward, dprobe)
-    running = layer.running_mean, layer.running_var
-    return start, y, dx, *gradients, *stepped, *running, *evaluated
+    evaluated = [
+        tried("forward", layer.forward, probe),
+        tried("backward", layer.backward, dprobe),
+        *_read(layer, "dgamma", "dbeta"),
+    ]
+    running = _read(layer, "running_mean", "running_var")
+    layer.training = True
+    again = tried("forward", layer.forward, probe)
+    start = _together(_read(student(len(gamma), eps, momentum), *START))
+    return start, y, dx, *gradients, *stepped, *running, *evaluated, again
+
+
+def _stepped(layer):
+    """Words that say why a step was not possible, or ""."""
+    try:
+        layer.step(np.array(0.5))
+    except Exception as error:
+        return f"{MISSING}step raised {type(error).__name__}: {error}"
+    return ""
+
+
+def _read(layer, *names):
+    """Attributes, each an array or the words that say why not."""
+    return [
+        plain(name, getattr(layer, name))
+        if hasattr(layer, name)
+        else f"{MISSING}the layer has no {name}"
+        for name in names
+    ]
+
+
+def _together(values):
+    """Values of a new layer, one below the other."""
+    for name, value in zip(START, values, strict=True):
+        if isinstance(value, str):
+            return value
+        if value.ndim == 0:
+            return f"{MISSING}{name} starts as one number, want an array (D,)"
+    try:
+        return np.stack(values)
+    except ValueError:
+        shapes = ", ".join(str(value.shape) for value in values)
+        return f"{MISSING}{', '.join(START)} start with the shapes {shapes}"

@@ -7,11 +7,14 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import Unusable
+
 
 def network(name, widths):
     """The network of a name, and the kind of module to watch in it."""
     with torch.random.fork_rng(devices=[]):  # the notebook's random numbers stay
         first, second, last = (nn.Linear(i, o) for i, o in pairwise(widths))
+        convolution = nn.Conv1d(1, 1, 3, padding=1)
     norms = [nn.BatchNorm1d(width) for width in widths[1:3]]
     shared, inner = nn.Tanh(), nn.Sequential
     built = {
@@ -26,6 +29,15 @@ def network(name, widths):
         "nested": (
             [inner(first, nn.Tanh()), inner(norms[0], second, nn.Tanh()), last],
             nn.Tanh,
+        ),
+        "convolution": (
+            [
+                nn.Unflatten(1, (1, widths[0])),
+                convolution,
+                nn.Flatten(),
+                *(first, norms[0], nn.Sigmoid(), second, nn.Sigmoid(), last),
+            ],
+            nn.Sigmoid,
         ),
         "reused": ([first, shared, inner(second, shared), last], nn.Tanh),
     }
@@ -52,7 +64,7 @@ def drive_record(student, name, widths, training, seed, x, report="activations")
     before = _condition(model)
     recorded = student(model, torch.from_numpy(x), kind)
     if not isinstance(recorded, (list, tuple)):
-        raise TypeError(f"it returned a {type(recorded).__name__}, want a list")
+        raise Unusable(f"returned a {type(recorded).__name__}, want a list")
     if report == "activations":
         return _side_by_side(recorded, len(x))
     if report == "hooks left":
@@ -68,7 +80,7 @@ def _side_by_side(recorded, N):
     arrays = [a.detach().numpy() if torch.is_tensor(a) else a for a in recorded]
     for k, array in enumerate(arrays):
         if np.ndim(array) != 2:
-            raise TypeError(f"activation {k} has shape {np.shape(array)}, want (N, D)")
+            raise Unusable(f"activation {k} has shape {np.shape(array)}, want (N, D)")
     return np.concatenate([np.zeros((N, 0)), *arrays], axis=1)
 
 
@@ -80,7 +92,7 @@ def _condition(model):
 
 def drive_update_ratio(student, widths, seed, x, y, lr):
     """The student's ratios for one step of a small network, and the steps taken."""
-    model = filled(network("batch norm", widths)[0], seed)
+    model = filled(network("convolution", widths)[0], seed)
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     taken = 0
 
@@ -95,5 +107,5 @@ def drive_update_ratio(student, widths, seed, x, y, lr):
 
     ratios = student(model, step)
     if not isinstance(ratios, (list, tuple)):
-        raise TypeError(f"it returned a {type(ratios).__name__}, want a list")
+        raise Unusable(f"returned a {type(ratios).__name__}, want a list")
     return np.array([float(ratio) for ratio in ratios]), taken

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import MISSING, Unusable, plain
+
 FIXTURE = (6, 5, 5, 3)  # widths of the network that drivers build
 
 
@@ -16,7 +18,7 @@ def drive_make_mlp(student, dims, activation, norm, x, y, seed):
     with _new_modules(seed):
         made = student(dims, getattr(nn, activation), norm and getattr(nn, norm))
     if not isinstance(made, nn.Module):
-        raise ValueError(f"it returned a {type(made).__name__}, want a torch.nn.Module")
+        raise Unusable(f"returned a {type(made).__name__}, want a torch.nn.Module")
     model = fill(made, seed).train()
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     logits = model(x)
@@ -34,7 +36,7 @@ def drive_train_step(student, x, y, lr, seed):
     model = fixture(seed).eval()
     batches = zip(torch.from_numpy(x), torch.from_numpy(y), strict=True)
     losses = [_number(student(model, xb, yb, lr), "the loss") for xb, yb in batches]
-    return np.array(losses), parameters(model), running_statistics(model)
+    return _joined_numbers(losses), parameters(model), running_statistics(model)
 
 
 def drive_evaluate(student, x, y, batch_size, training, seed):
@@ -42,9 +44,8 @@ def drive_evaluate(student, x, y, batch_size, training, seed):
     model = fixture(seed).train(bool(training))
     result = student(model, torch.from_numpy(x), torch.from_numpy(y), batch_size)
     if not isinstance(result, (tuple, list)) or len(result) != 2:
-        raise ValueError("want two values: loss, accuracy")
-    loss = _number(result[0], "the loss")
-    accuracy = _number(result[1], "the accuracy")
+        raise Unusable("returned no pair, want two values: loss, accuracy")
+    loss, accuracy = map(_number, result, ("the loss", "the accuracy"))
     return loss, accuracy, running_statistics(model), int(model.training)
 
 
@@ -54,8 +55,9 @@ def drive_mended_fit(student, x, y, x_test, y_test, lr, epochs, batch_size, seed
     data = map(torch.from_numpy, (x, y, x_test, y_test))
     history = student(model, *data, lr, epochs, batch_size)
     if history is None:
-        raise ValueError("it returned None, want the accuracies of each epoch")
-    accuracies = np.array([[_number(v, "numbers") for v in pair] for pair in history])
+        raise Unusable("returned None, want the accuracies of each epoch")
+    accuracies = [[_number(v, "an accuracy") for v in pair] for pair in history]
+    accuracies = plain("history", accuracies)
     return accuracies, running_statistics(model), parameters(model)
 
 
@@ -76,7 +78,7 @@ def fill(model, seed):
     last = max(
         (i for i, m in enumerate(modules) if isinstance(m, nn.Linear)), default=0
     )
-    normed = any(isinstance(m, nn.BatchNorm1d) for m in modules)
+    normed = any(isinstance(m, (nn.BatchNorm1d, nn.LayerNorm)) for m in modules)
     for i, module in enumerate(modules):
         if isinstance(module, nn.Linear):
             _set(module.weight, affine.normal(size=module.weight.shape))
@@ -112,11 +114,18 @@ def _joined(tensors):
     return np.concatenate(flat) if flat else np.zeros(0)
 
 
+def _joined_numbers(numbers):
+    """Numbers as an array, or the words for the first that is none."""
+    words = [number for number in numbers if isinstance(number, str)]
+    return words[0] if words else np.array(numbers)
+
+
 def _number(value, what):
     """A student's number; in float32, which is as exact as it may be."""
-    if value is None:
-        raise ValueError(f"it returned None, want {what}")
-    return np.float32(float(value))
+    try:
+        return np.float32(float(value))
+    except (TypeError, ValueError, RuntimeError):
+        return f"{MISSING}{what} is a {type(value).__name__}, want a number"
 
 
 @contextlib.contextmanager

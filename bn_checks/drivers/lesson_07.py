@@ -26,8 +26,10 @@ def drive_torch_batchnorm(student, x, dy, gamma, beta):
     loaded.load_state_dict(module.state_dict(), strict=False)
     probe = torch.from_numpy(x[0])
     evaluated = module.eval()(probe), loaded.eval()(probe)
+    buffers = dict(module.named_buffers())
     held = int(any(value.requires_grad for value in running))
-    return y, *gradients, *running, *evaluated, held
+    loose = len({"running_mean", "running_var"} - buffers.keys())
+    return y, *gradients, *running, *evaluated, held, loose
 
 
 def _new(student, D):

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from . import MISSING, Unusable, plain
 from .lesson_04 import _new_modules, _set, parameters
 
 MOST_ROUNDS = 20  # of messages; nobody needs half as many
@@ -85,6 +86,7 @@ def drive_recalibrate(student, x, training, seed):
     """Statistics after the student's passes over x (K, N, D), and what was left."""
     model = dense_network(seed).train(bool(training))
     norms = batch_norms(model)
+    norms[1].train(not training)  # modes differ, and are to be left so
     with _own_random_numbers(seed):
         student(model, list(torch.from_numpy(x)))
     settings = [-1 if m.momentum is None else m.momentum for m in norms]
@@ -114,11 +116,14 @@ def drive_freeze(student, x, y, lr, seed):
         _step(model, loss, lr)
         losses.append(loss.item())
     rest = [p for p in model.parameters() if p.shape not in shapes]
+    with torch.no_grad():
+        evaluated = model.eval()(x[0]).numpy()
     return (
         _joined(t for m in norms for t in (m.running_mean, m.running_var)),
         _joined(t for m in norms for t in (m.weight, m.bias)),
         _joined(rest),
         np.array(losses),
+        evaluated,
     )
 
 
@@ -150,11 +155,11 @@ def drive_sync(student, x, sizes, gamma, beta, eps):
         if not waiting:
             return _one_batch([result for _, result in ends])
         if len(waiting) < len(parts):
-            raise ValueError("some workers call all_gather more often than others")
+            raise Unusable("some workers call all_gather more often than others")
         if len({message.shape for message in waiting}) > 1:
-            raise ValueError("all_gather needs arrays of the same shape from everyone")
+            raise Unusable("all_gather needs arrays of the same shape from everyone")
         rounds.append(waiting)
-    raise ValueError(f"all_gather was called more than {MOST_ROUNDS} times")
+    raise Unusable(f"all_gather was called more than {MOST_ROUNDS} times")
 
 
 def _worker(student, x, gamma, beta, eps, rounds):
@@ -175,6 +180,16 @@ def _worker(student, x, gamma, beta, eps, rounds):
 def _one_batch(results):
     for result in results:
         if not isinstance(result, (tuple, list)) or len(result) != 3:
-            raise ValueError("want three values: y, mu, var")
-    y, mu, var = zip(*results, strict=True)
-    return np.concatenate(y), np.stack(mu), np.stack(var)
+            raise Unusable("returned no three values, want y, mu, var")
+    return tuple(map(_of_all, ("y", "mu", "var"), zip(*results, strict=True)))
+
+
+def _of_all(name, parts):
+    """What the workers returned, one below the other, or words that say why not."""
+    parts = [plain(name, part) for part in parts]
+    words = [part for part in parts if isinstance(part, str)]
+    if words:
+        return words[0]
+    if len({part.shape[name == "y" :] for part in parts}) > 1:
+        return f"{MISSING}{name} has another shape at each worker"
+    return np.concatenate(parts) if name == "y" else np.stack(parts)

@@ -1,0 +1,254 @@
+"""What a wrong answer is: one diagnosis for all of it, or silence.
+
+In turn: a result that carries no information; a misconception of the bank; the
+likeliest edit of a right form; for each output its own, or a relation to the right one;
+where it is wrong, if nothing says why. What is shown has been tried again on the inputs
+of a second seed. The wrong implementation behind a sentence gives every output that the
+answer gave, the right ones, too: what is said is true of the whole.
+"""
+
+import warnings
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+from . import index
+from .engine import Failed, NotAttempted
+from .relations import degenerate, localized, near, relation
+from .score import FAILS, Diagnosis
+from .words import be, comes_out, your
+
+TRIED = 6  # edits that fit the index
+SHAPES = "comes with", "holds", "is transposed", "is not yet", "is a whole matrix"
+STATED = *SHAPES, "has the digits", "differs", "is a count"
+
+
+def explained(trial, rows):
+    """The rows; the first failing one carries the diagnosis, if there is one."""
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        found = _diagnosed(trial, rows)
+    if found is None:
+        return rows
+    at = next(i for i, row in enumerate(rows) if row.state == FAILS)
+    return [replace(r, mistake=found) if i == at else r for i, r in enumerate(rows)]
+
+
+def _diagnosed(trial, rows):
+    try:
+        if trial.values_hold:
+            return _of_a_row(trial, rows)
+        return Answer(trial).diagnosis()
+    except (Failed, NotAttempted):
+        return None
+
+
+def _of_a_row(trial, rows):
+    """The mistake that fails the same rows with the same words."""
+    failing = {row.title: row.detail for row in rows if row.state == FAILS}
+    for mistake in trial.exercise.mistakes:
+        if mistake.shows in failing:
+            twin = trial.of(mistake.code)
+            there = [trial.exercise._row(p, twin) for p in trial.exercise.properties]
+            if failing == {r.title: r.detail for r in there if r.state == FAILS}:
+                return Diagnosis(mistake.name, mistake.clause, mistake.section)
+    return None
+
+
+class Answer:
+    """An answer with wrong values, on the trial's inputs and on the index's."""
+
+    def __init__(self, trial):
+        self.exercise, self.trial = trial.exercise, trial
+        made, right = index.cases(self.exercise)
+        self.cases = [*trial.cases, *made]
+        self.want = [*trial.wanted, *right]
+        again = index.results(self.exercise, trial.student)
+        here = [trial.got(i).outputs for i in range(len(trial.cases))]
+        self.got = [*here, *again]
+        self.numbers = index.numbers(again)
+        self.names = self.exercise.outputs
+        count = range(len(self.names))
+        self.there = [k for k in count if not self._failed(k)]
+        self.wrong = [k for k in self.there if not trial.right(k)]
+        self.others = [k for k in count if self._failed(k)]
+
+    def _failed(self, k):
+        return any(isinstance(outputs[k], Failed) for outputs in self.got)
+
+    def fits(self, k, results):
+        """Whether output k is that of the results, on every case."""
+        pairs = zip(self.got, results, strict=True)
+        return all(
+            not isinstance(r[k], Failed) and near(g[k], r[k], self._rtol(g[k]))
+            for g, r in pairs
+        )
+
+    def _rtol(self, got):
+        exact = 1e-6 if got.dtype.itemsize >= 8 else 1e-4
+        return max(exact, 3 * self.exercise.tolerance)
+
+    def diagnosis(self):
+        """The `Diagnosis`, or None."""
+        if not self.wrong:
+            return self._of_what_is_not_there()
+        if not self.others and not self._shapes():
+            whole = self._whole()
+            if whole is not None:
+                return whole
+        return self._in_parts()
+
+    def _of_what_is_not_there(self):
+        """What the rows say of outputs that did not come back, if it is one thing."""
+        words = {str(o[k]) for o in self.got for k in self.others if self._no(o[k])}
+        if len(words) != 1 or not self.there:
+            return None
+        [says] = words
+        return Diagnosis(says, f"{says[0].upper()}{says[1:]}.")
+
+    def _no(self, output):
+        return isinstance(output, Failed)
+
+    def _shapes(self):
+        """Whether all that is wrong is where the right numbers stand."""
+        return all((self._relation(k) or "").startswith(SHAPES) for k in self.wrong)
+
+    def _relation(self, k):
+        others = [
+            (self.names[i], self.column(self.want, i))
+            for i in range(len(self.names))
+            if i != k
+        ]
+        got, want = self.column(self.got, k), self.column(self.want, k)
+        if all(w.dtype.kind == "i" and not w.any() for w in want):  # a count of faults
+            counts = dict.fromkeys(str(g) for g in got)
+            return f"is a count that ought to be 0, and is {' or '.join(counts)}"
+        return relation(got, want, others, self.cases, self.exercise.inputs)
+
+    def column(self, results, k):
+        return [outputs[k] for outputs in results]
+
+    def _whole(self):
+        names = [self.names[k] for k in self.wrong]
+        empty = self._empty()
+        mistake = next((m for m in self.exercise.mistakes if self._gives(m.code)), None)
+        if mistake is not None:
+            says = _framed(names, mistake.clause)
+            if empty:
+                says = f"{empty} That comes out, for example, when {mistake.clause}."
+            return Diagnosis(mistake.name, says, mistake.section)
+        if empty:
+            return Diagnosis(empty, empty)
+        edit = self._edit()
+        return edit and Diagnosis(edit.clause, comes_out(names, edit.told(names)))
+
+    def _empty(self):
+        """What all wrong outputs are that carry no information; "" if one does."""
+        words = {k: self._degenerate(k) for k in self.wrong}
+        if not all(words.values()) or len(set(words.values())) > 1:
+            return ""
+        names = [self.names[k] for k in words]
+        return f"{your(names)} {be(names)} {next(iter(words.values()))}."
+
+    def _degenerate(self, k):
+        want = self.column(self.want, k)
+        got = self.column(self.got, k)
+        if any(np.isnan(w).any() or not np.any(w) for w in want):
+            return ""
+        return degenerate(got, self.cases, self.exercise.inputs)
+
+    def _gives(self, code, outputs=None):
+        """Whether a wrong implementation gives these outputs, on every case.
+
+        What it gives for another output has to be the answer's, or right: a sentence
+        about a part must not be false of the rest.
+        """
+        try:
+            results = [self.exercise.outcome(code, args).outputs for args in self.cases]
+        except NotAttempted:
+            return False
+        if not all(self.fits(k, results) for k in outputs or self.there):
+            return False
+        return outputs is None or all(
+            self.fits(k, results) or (k in self.wrong and self._as_right(k, results))
+            for k in self.there
+        )
+
+    def _as_right(self, k, results):
+        return all(
+            not isinstance(r[k], Failed) and near(r[k], w[k])
+            for r, w in zip(results, self.want, strict=True)
+        )
+
+    def _edit(self, outputs=None):
+        """The likeliest edit that gives these outputs, or all."""
+        alike = index.like(self.exercise, self.numbers, outputs or self.there)
+        for form, edit in islice(alike, TRIED):
+            if self._gives(form.code(edit), outputs):
+                return edit
+        return None
+
+    def _in_parts(self):
+        """A sentence for each wrong output that has one."""
+        said, open_, sections = {}, [], []
+        for k in self.wrong:
+            words = self._of(k, sections)
+            said.setdefault(words, []).append(self.names[k])
+            open_ += [] if words else [self.names[k]]
+        said.pop("", None)
+        if not said:
+            return self._localized()
+        sentences = [self._sentence(names, *words) for words, names in said.items()]
+        if open_:
+            sentences.append(f"{your(open_)} {be(open_)} wrong as well.")
+        name = "; ".join(" ".join(w) for w in said)
+        whole = not open_ and not self.others
+        return Diagnosis(name, " ".join(sentences), "", whole)
+
+    def _sentence(self, names, kind, words):
+        if kind == "when":
+            return comes_out(names, words)
+        return f"{your(names)} {_agreeing(names, words)}."
+
+    def _of(self, k, sections):
+        """("when", clause) or ("", relation) for one output; "" for nothing."""
+        if words := self._degenerate(k):
+            return "", f"is {words}"
+        found = self._relation(k)
+        if found and found.startswith(STATED):
+            return "", found
+        for mistake in self.exercise.mistakes:
+            if mistake.shows is None and self._gives(mistake.code, [k]):
+                return "when", mistake.clause
+        if edit := self._edit([k]):
+            return "when", edit.told([self.names[k]])
+        return ("", found) if found else ""
+
+    def _localized(self):
+        for k in self.wrong:
+            got, want = self.column(self.got, k), self.column(self.want, k)
+            if words := localized(got, want):
+                return Diagnosis(words, f"Your {self.names[k]} {words}.", "", False)
+        return None
+
+
+def _framed(names, clause):
+    return clause if clause[0].isupper() else comes_out(names, clause)
+
+
+def _agreeing(names, words):
+    return _plural(words) if be(names) == "are" else words
+
+
+def _plural(words):
+    for one, many in (
+        ("is ", "are "),
+        ("comes ", "come "),
+        ("has ", "have "),
+        ("holds ", "hold "),
+        ("differs ", "differ "),
+    ):
+        if words.startswith(one):
+            return many + words.removeprefix(one)
+    return words

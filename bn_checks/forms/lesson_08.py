@@ -1,0 +1,35 @@
+"""Right forms for lesson 08."""
+
+import numpy as np
+
+
+def noisy_batchnorm(
+    x, gamma, beta, rng, mean_range=0.5, largest_scale=1.25, jitter=0.1
+):
+    N, D = x.shape
+    axes = 0
+    mean = x.mean(axes, keepdims=True)
+    var = x.var(axes, keepdims=True)
+    x_hat = (x - mean) / np.sqrt(var + 1e-5)
+    mu = rng.uniform(-mean_range, mean_range, D)
+    sigma = rng.uniform(1, largest_scale, D)
+    m = rng.uniform(mu - jitter, mu + jitter, (N, D))
+    s = rng.normal(sigma, jitter, (N, D))
+    return s * (gamma * x_hat + beta) + m
+
+
+def gradient_predictiveness(gradient, w, steps):
+    g = gradient(w)
+    steps = np.asarray(steps)
+    distance = np.array([np.linalg.norm(gradient(w - step * g) - g) for step in steps])
+    ratio = distance / (steps * np.linalg.norm(g))
+    smoothness = ratio.max()
+    return distance, smoothness
+
+
+def effective_learning_rate(W, dW, lr, decay=0.0):
+    new = W - lr * (dW + decay * W)
+    lengths = np.linalg.norm(W, axis=0) * np.linalg.norm(new, axis=0)
+    turn = np.arccos(np.clip((W * new).sum(0) / lengths, -1, 1))
+    rate = lr / np.linalg.norm(W, axis=0) ** 2
+    return rate, turn

@@ -1,0 +1,219 @@
+"""Relations between what came and what was wanted, output by output.
+
+A relation says how a wrong output follows from the right one, from another output or
+from an argument, without a wrong implementation: the other sign, a factor, a count that
+divides once too often, a lost axis. It has to hold on every case.
+"""
+
+from itertools import product
+
+import numpy as np
+
+LOST = "comes with the right numbers in shape {got}, want {want}"
+
+
+def near(a, b, rtol=1e-6):
+    """Whether two arrays are the same, rounding at their own scale aside."""
+    a, b = np.asarray(a, float), np.asarray(b, float)
+    if a.shape != b.shape:
+        return False
+    finite = b[np.isfinite(b)]
+    scale = np.abs(finite).max() if finite.size else 1.0
+    return np.allclose(a, b, rtol=rtol, atol=1e-9 * scale + 1e-12, equal_nan=True)
+
+
+def degenerate(got, cases, inputs):
+    """What an output is, where it carries no information; "" where it does."""
+    if all(np.isnan(g).all() for g in got):
+        return "nan everywhere"
+    if any(np.isnan(g).any() for g in got):
+        return "nan in places" if all(np.isnan(g).any() for g in got) else ""
+    if all(np.abs(g).max(initial=0) < 1e-12 for g in got):
+        return "0 everywhere" if any(g.size > 1 for g in got) else "0"
+    for k, name in enumerate(inputs):
+        given = [args[k] if k < len(args) else None for args in cases]
+        if all(_given(g, a) for g, a in zip(got, given, strict=True)):
+            return f"{name} as it came in"
+    if all(g.size > 1 and np.ptp(g) == 0 for g in got):
+        return "one number everywhere"
+    return ""
+
+
+def _given(got, argument):
+    return (
+        isinstance(argument, np.ndarray) and argument.size > 1 and near(got, argument)
+    )
+
+
+def relation(got, want, others, cases, inputs):
+    """The first relation that holds on every case, as what "Your y ..." is or does.
+
+    Args:
+        got, want: the output on every case.
+        others: pairs of name and right values of the other outputs.
+        cases: the arguments of every case.
+        inputs: their names.
+    """
+    pairs = list(zip(got, want, strict=True))
+    for phrase, rule in RULES:
+        if all(_holds(rule, g, w) for g, w in pairs):
+            shapes = {"got": pairs[0][0].shape, "want": pairs[0][1].shape}
+            return phrase.format(**shapes)
+    for name, values in others:
+        if all(near(g, v) for g, v in zip(got, values, strict=True)):
+            return f"is what {name} ought to be"
+    return _counted(pairs, cases, inputs) or _from_inputs(got, cases, inputs)
+
+
+def _holds(rule, g, w):
+    with np.errstate(all="ignore"):
+        try:
+            return bool(rule(g, w))
+        except (ValueError, IndexError, TypeError):
+            return False
+
+
+def _same(make):
+    return lambda g, w: g.shape == w.shape and near(g, make(w))
+
+
+def _digits(limit):
+    """Whether all differences are below a share of the largest number."""
+
+    def rule(g, w):
+        finite = np.isfinite(w).all() and g.shape == w.shape and w.size > 0
+        return finite and np.abs(g - w).max() <= limit * np.abs(w).max()
+
+    return rule
+
+
+RULES = (
+    ("has the digits of float32 only", _digits(3e-6)),
+    ("differs from the right one in the fifth digit or later", _digits(3e-5)),
+    (LOST, lambda g, w: g.shape != w.shape and near(g.squeeze(), w.squeeze())),
+    (
+        "is transposed",
+        lambda g, w: g.shape == w.T.shape and w.ndim > 1 and near(g, w.T),
+    ),
+    (
+        "holds the right numbers in other places",
+        lambda g, w: g.size == w.size > 1 and near(np.sort(g, None), np.sort(w, None)),
+    ),
+    (
+        "is a whole matrix: its diagonal is right",
+        lambda g, w: g.ndim == w.ndim + 1 == 2 and near(np.diag(g), w),
+    ),
+    ("has the other sign", _same(lambda w: -w)),
+    ("is twice what it ought to be", _same(lambda w: 2 * w)),
+    ("is half of what it ought to be", _same(lambda w: w / 2)),
+    ("is a hundred times what it ought to be", _same(lambda w: 100 * w)),
+    ("is the square of what it ought to be", _same(lambda w: w * w)),
+    ("is the root of what it ought to be", _same(np.sqrt)),
+    ("is 1 divided by what it ought to be", _same(lambda w: 1 / w)),
+    ("is the root of 1 divided by what it ought to be", _same(lambda w: w**-0.5)),
+    ("is what it ought to be without its signs", _same(np.abs)),
+    ("is 1 too large everywhere", _same(lambda w: w + 1)),
+    ("is 1 too small everywhere", _same(lambda w: w - 1)),
+    ("is the logarithm of what it ought to be", _same(np.log)),
+    ("is the logarithm to base 10 of what it ought to be", _same(np.log10)),
+    (
+        "is the mean of what it ought to be",
+        lambda g, w: w.size > 1 and g.size == 1 and near(g.ravel()[0], w.mean()),
+    ),
+    (
+        "is the sum of what it ought to be",
+        lambda g, w: w.size > 1 and g.size == 1 and near(g.ravel()[0], w.sum()),
+    ),
+    (
+        "is not yet summed: added up over its samples it is right",
+        lambda g, w: g.ndim > w.ndim and _reduces(g, w, np.sum),
+    ),
+    (
+        "is not yet averaged: its mean over the samples is right",
+        lambda g, w: g.ndim > w.ndim and _reduces(g, w, np.mean),
+    ),
+)
+
+
+def _reduces(g, w, how):
+    axes = range(g.ndim)
+    return any(near(np.squeeze(how(g, a)), np.squeeze(w)) for a in axes)
+
+
+def _counted(pairs, cases, inputs):
+    """A factor that is a length of an axis, or n / (n − 1) of one."""
+    factors = [_factor(g, w) for g, w in pairs]
+    if any(f is None for f in factors):
+        return ""
+    for words, rule in COUNTS:
+        for k, axis in product(range(len(inputs)), range(4)):
+            try:
+                lengths = [np.shape(args[k])[axis] for args in cases]
+                ok = all(
+                    near(f, rule(n)) for f, n in zip(factors, lengths, strict=True)
+                )
+            except (IndexError, ZeroDivisionError, ValueError):
+                continue
+            if ok and len(set(lengths)) > 1:
+                return words.format(f"the length of axis {axis} of {inputs[k]}")
+    if len(factors) > 1 and all(near(f, factors[0]) for f in factors):
+        return f"is {factors[0]:.4g} times what it ought to be"
+    return ""
+
+
+def _factor(g, w):
+    if g.shape != w.shape:
+        return None
+    told = np.abs(w) > 1e-9 * np.abs(w).max(initial=0)
+    if not told.any():
+        return None
+    factor = np.median(g[told] / w[told])
+    return factor if np.isfinite(factor) and near(g, factor * w) else None
+
+
+COUNTS = (
+    ("is too large by {}", lambda n: n),
+    ("is too small by {}", lambda n: 1 / n),
+    ("is n / (n − 1) times what it ought to be, with n {}", lambda n: n / (n - 1)),
+    ("is (n − 1) / n times what it ought to be, with n {}", lambda n: (n - 1) / n),
+    ("is too large by the square of {}", lambda n: n * n),
+    ("is too small by the square of {}", lambda n: 1 / n**2),
+    ("is too small by the root of {}", lambda n: n**-0.5),
+    ("is too large by the root of {}", lambda n: n**0.5),
+)
+HOW = {"mean": np.mean, "sum": np.sum, "variance": np.var, "standard deviation": np.std}
+
+
+def _from_inputs(got, cases, inputs):
+    """A statistic of an argument along some axis."""
+    for (word, how), k, axis in product(HOW.items(), range(len(inputs)), (0, 1, None)):
+        try:
+            made = [how(args[k], axis) for args in cases]
+        except Exception:  # no array, or no such axis
+            continue
+        if all(
+            near(np.squeeze(g), np.squeeze(m)) for g, m in zip(got, made, strict=True)
+        ):
+            where = "over everything" if axis is None else f"along axis {axis}"
+            return f"is the {word} of {inputs[k]} {where}"
+    return ""
+
+
+def localized(got, want):
+    """Where an unexplained output is wrong: a factor or a shift along an axis."""
+    pairs = list(zip(got, want, strict=True))
+    if any(g.shape != w.shape or w.ndim < 2 for g, w in pairs):
+        return ""
+    with np.errstate(all="ignore"):
+        for axis, word in ((0, "column"), (1, "row")):
+            if all(_constant(g - w, axis) for g, w in pairs):
+                return f"is right but for one shift per {word}"
+            if all(_constant(g / w, axis) for g, w in pairs):
+                return f"is right but for one factor per {word}"
+    return ""
+
+
+def _constant(a, axis):
+    return np.isfinite(a).all() and near(
+        a, np.broadcast_to(a.mean(axis, keepdims=True), a.shape)
+    )

@@ -1,0 +1,653 @@
+"""Slips of the pen and of thought, node by node of a right form's tree.
+
+`slips(node, form)` yields what people write instead: (kind, clause, cost, change). A
+clause ends the sentence "Your y is what comes out when ..."; it is "" where the node
+has no words, and then the slip is not used. A change takes a node, returns another.
+"""
+
+import ast
+import copy
+from itertools import combinations
+
+from .words import FUNCTIONS, spoken
+
+REDUCTIONS = ("mean", "sum", "var", "std", "max")
+CASTS = ("detach", "clone", "copy", "item", "double")
+AXES = {"0": "axis 0", "1": "axis 1", "-1": "the last axis", "None": "the whole array"}
+MORE_AXES = AXES | {
+    "(0, 1)": "axes 0 and 1",
+    "(1, 2)": "axes 1 and 2",
+    "(2, 3)": "axes 2 and 3",
+    "(0, 2)": "axes 0 and 2",
+    "tuple(range(1, x.ndim))": "all axes but the first",
+}
+AVERAGED = ("axes", "axis")  # names that hold axes, not quantities
+
+# For each operator: kind, clause, cost and what is written instead. a is the left side
+# and b the right one; {a} and {b} stand for their words.
+OPERATIONS = {
+    ast.Add: (
+        ("-", "{b} is subtracted, not added", 1.5, "a - b"),
+        ("drop", "{b} is left out", 1.2, "a"),
+        ("drop", "{a} is left out", 1.2, "b"),
+        ("*", "{b} is multiplied by, not added", 3.5, "a * b"),
+    ),
+    ast.Sub: (
+        ("+", "{b} is added, not subtracted", 1.5, "a + b"),
+        ("drop", "{b} is not subtracted", 1.1, "a"),
+        ("turn", "a difference is taken the other way round", 1.6, "b - a"),
+        ("drop", "{a} is left out", 2, "-b"),
+    ),
+    ast.Mult: (
+        ("/", "a term is divided by {b}, not multiplied", 2, "a / b"),
+        ("drop", "{b} is left out as a factor", 1.2, "a"),
+        ("drop", "{a} is left out as a factor", 1.2, "b"),
+        ("twice", "{b} comes twice as a factor", 2, "a * b * b"),
+        ("twice", "{a} comes twice as a factor", 2, "a * a * b"),
+        ("+", "{b} is added, not multiplied by", 3, "a + b"),
+    ),
+    ast.Div: (
+        ("*", "a term is multiplied by {b}, not divided", 1.6, "a * b"),
+        ("drop", "nothing is divided by {b}", 1.2, "a"),
+        ("turn", "a quotient is upside down", 1.6, "b / a"),
+        ("twice", "{b} divides twice", 2, "a / b / b"),
+        ("drop", "{a} is left out", 2, "1 / b"),
+    ),
+    ast.Pow: (
+        ("drop", "the power of {a} is left out", 1.5, "a"),
+        ("*", "{a} is multiplied by its exponent", 2.5, "a * b"),
+    ),
+    ast.MatMult: (
+        ("drop", "the product with {b} is left out", 1.5, "a"),
+        ("drop", "the product with {a} is left out", 1.5, "b"),
+        ("turn", "{a} and {b} are exchanged in a matrix product", 2, "b @ a"),
+        ("T", "the product of {a} and {b} goes back to front", 2, "(a @ b).T"),
+        ("*", "{a} and {b} are multiplied entry by entry", 2, "a * b"),
+    ),
+    ast.BitOr: (
+        ("&", "both ends are asked for at once", 1.5, "a & b"),
+        ("drop", "only the lower end counts", 0.8, "a"),
+        ("drop", "only the upper end counts", 0.8, "b"),
+    ),
+}
+# np.sqrt(node), and np.sqrt(a + b) where b is eps
+ROOTS = (
+    ("root", "the root is left out", 0.6, "node"),
+    ("square", "a square stands where the root belongs", 0.8, "node ** 2"),
+    ("root", "the root is taken twice", 0.8, "np.sqrt(np.sqrt(node))"),
+)
+EPS = (
+    ("eps", "eps is added to the root, not inside it", 0.5, "np.sqrt(a) + b"),
+    ("eps", "eps is left out", 0.5, "np.sqrt(a)"),
+    (
+        "eps",
+        "eps is a floor under the variance, not added to it",
+        0.7,
+        "np.sqrt(np.maximum(a, b))",
+    ),
+    ("eps", "eps is squared inside the root", 0.8, "np.sqrt(a + b ** 2)"),
+    ("eps", "eps is 1e-5 whatever the caller asks for", 0.8, "np.sqrt(a + 1e-5)"),
+    (
+        "eps",
+        "the root is taken twice, once before eps is added",
+        0.9,
+        "np.sqrt(np.sqrt(a) + b)",
+    ),
+    ("eps", "the root is left out, and so is eps", 1.1, "a"),
+)
+SISTERS = {
+    "mean": {
+        "sum": "a sum stands where the mean of {} belongs",
+        "max": "{} is not averaged: its maximum is taken",
+    },
+    "sum": {
+        "mean": "{} is averaged, not summed",
+        "max": "{} is not summed: its maximum is taken",
+    },
+    "var": {"std": "the standard deviation stands where the variance belongs"},
+    "std": {"var": "the variance stands where the standard deviation belongs"},
+    "max": {
+        "min": "the minimum stands where the maximum belongs",
+        "mean": "a mean stands where the maximum belongs",
+        "sum": "a sum stands where the maximum belongs",
+    },
+}
+# a letter, wherever it is used: kind, clause, cost and what is written instead
+LETTERS = (
+    ("one", "{} is left out (as if it were 1)", 1.3, "1.0"),
+    ("zero", "{} is left out (as if it were 0)", 1.3, "0.0"),
+    ("sign", "{} enters with the other sign", 2, "-a"),
+    ("size", "{} enters without its sign", 1.5, "abs(a)"),
+    ("plus", "1 is added to {}", 2, "(a + 1)"),
+    ("squared", "{} is squared", 2.2, "a ** 2"),
+)
+SPECIAL = {
+    ("momentum", "beta1", "beta2", "decay", "margin"): (
+        ("rest", "{0} and 1 − {0} change places", 0.5, "(1 - a)"),
+    ),
+    ("N", "n", "n_a", "n_b", "t"): (
+        ("count", "{} is one too small", 0.9, "(a - 1)"),
+        ("count", "{} is one too large", 1.4, "(a + 1)"),
+    ),
+    ("var", "running_var", "v", "ms"): (
+        ("root", "the root of {0} stands where {0} belongs", 0.9, "np.sqrt(a)"),
+    ),
+    ("running_mean",): (
+        ("batch", "the mean of this batch stands where {} belongs", 0.6, "x.mean(0)"),
+    ),
+    ("running_var",): (
+        (
+            "batch",
+            "the variance of this batch stands where {} belongs",
+            0.6,
+            "x.var(0)",
+        ),
+        (
+            "bessel",
+            "{} is corrected by N / (N − 1) once more",
+            1.4,
+            "a * len(x) / max(len(x) - 1, 1)",
+        ),
+    ),
+    ("n",): (("same", "every group counts the same", 0.6, "0 * a + 1"),),
+    ("share_a", "share_b"): (("half", "both groups count the same", 0.8, "0.5"),),
+}
+COMPARED = {
+    ast.Lt: (ast.Gt, ast.LtE),
+    ast.Gt: (ast.Lt, ast.GtE),
+    ast.LtE: (ast.GtE, ast.Lt),
+    ast.GtE: (ast.LtE, ast.Gt),
+    ast.Eq: (ast.NotEq,),
+    ast.NotEq: (ast.Eq,),
+}
+ROUNDS = (
+    ("the last round of a loop is left out", "list(a)[:-1]"),
+    ("the first round of a loop is left out", "list(a)[1:]"),
+    ("only the first round of a loop counts", "list(a)[:1]"),
+    ("only the last round of a loop counts", "list(a)[-1:]"),
+)
+SIGNS = {ast.Add: "+", ast.Sub: "-"}
+
+
+# --- changes -------------------------------------------------------------------------
+
+
+def expression(text, **parts):
+    """The expression of a text, with names replaced by trees."""
+
+    class Fill(ast.NodeTransformer):
+        def visit_Name(self, node):
+            return parts.get(node.id, node)
+
+    return Fill().visit(ast.parse(text, mode="eval").body)
+
+
+def put(text, **fields):
+    """A change: the text, in which letters are fields of the node, node is itself."""
+
+    def change(node):
+        parts = {letter: _field(node, path) for letter, path in fields.items()}
+        return expression(text, **{"node": node, **parts})
+
+    return change
+
+
+def _field(node, path):
+    for step in path.split("."):
+        node = node[int(step)] if step.isdigit() else getattr(node, step)
+    return node
+
+
+def assign(**fields):
+    """A change: the node with other fields."""
+
+    def change(node):
+        for name, value in fields.items():
+            setattr(node, name, value)
+        return node
+
+    return change
+
+
+def left_out(node):
+    return ast.Pass()
+
+
+def _value(text):
+    """A change of an assignment: its value becomes the text; a is what it was."""
+
+    def change(node):
+        node.value = expression(text, a=node.value)
+        return node
+
+    return change
+
+
+# --- slips ---------------------------------------------------------------------------
+
+
+def slips(node, form):
+    """Yield (kind, clause, cost, change) for one node."""
+
+    def say(part):
+        return spoken(part, form.letters)
+
+    match node:
+        case ast.BinOp():
+            yield from _operations(node, say)
+        case ast.UnaryOp(op=ast.USub()):
+            yield "sign", "a minus sign is left out", 2, put("a", a="operand")
+        case ast.Constant(value=bool() as value):
+            if not isinstance(form.parents.get(id(node)), ast.keyword):
+                clause = f"what should be {'on' if value else 'off'} is not"
+                yield "flag", clause, 3, put(f"{not value}")
+        case ast.Constant(value=int() | float() as value):
+            yield from _numbers(node, value, form)
+        case ast.Call():
+            yield from _calls(node, say)
+        case ast.Compare():
+            yield from _comparisons(node, say)
+        case ast.If() | ast.IfExp():
+            yield from _branches(node)
+        case ast.Assign() | ast.AugAssign():
+            yield from _assignments(node, form, say)
+        case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))):
+            if name not in ("append", "extend", "__init__"):
+                yield f"call {name}", f"{name}() is never called", 1.5, left_out
+        case ast.Return(value=ast.Tuple(elts=items)):
+            for i, j in combinations(range(len(items)), 2):
+                clause = "two results are returned in each other's place"
+                yield "order", clause, 1.5, _swapped(i, j)
+        case ast.Attribute(attr="T", value=value) if say(value):
+            yield "T", f"{say(value)} is not transposed", 1.5, put("a", a="value")
+        case ast.Name(ctx=ast.Load()):
+            yield from _names(node, form, say)
+        case ast.For() | ast.comprehension():
+            for clause, text in ROUNDS:
+                yield "loop", clause, 2, _rounds(text)
+
+
+def _operations(node, say):
+    words = {"a": say(node.left), "b": say(node.right)}
+    for kind, clause, cost, text in OPERATIONS.get(type(node.op), ()):
+        known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
+        clause = clause.format(**words) if known else ""
+        yield kind, clause, cost, put(text, a="left", b="right")
+    match node.op:
+        case ast.Add():
+            yield from _spread(node, say)
+        case ast.Sub():
+            yield from _three_terms(node, say)
+        case ast.Mult():
+            yield from _reach(node, say)
+            if ast.unparse(node.right) == "N / (N - 1)":
+                yield from CORRECTIONS
+        case ast.Div():
+            yield from _reach(node, say)
+            yield from _quotients(node, say)
+
+
+CORRECTIONS = (
+    ("biased", "the variance that is stored divides by N", 0.4, put("a", a="left")),
+    (
+        "turn",
+        "the correction is the wrong way up",
+        0.9,
+        put("a / b", a="left", b="right"),
+    ),
+    ("eps", "1e-5 is added to what is stored", 1.1, put("node + 1e-5")),
+)
+
+
+def _three_terms(node, say):
+    """a − b − c: the shape of every backward pass through a norm."""
+    if isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.Sub):
+        first = say(node.left.left) or "the first term"
+        clause = f"{first} alone is left, and nothing is subtracted from it"
+        yield "first", clause, 0.9, put("a", a="left.left")
+        clause = "the first of two means is subtracted twice"
+        yield "middle", clause, 2.6, put("node - a", a="left.right")
+
+
+def _quotients(node, say):
+    if isinstance(node.left, ast.BinOp) and isinstance(node.left.op, ast.Sub):
+        first = say(node.left.left)
+        clause = first and f"{first} is not normalized at all"
+        yield "bare", clause, 1.2, put("a", a="left.left")
+    match node.right:
+        case ast.Call(args=[ast.BinOp(op=ast.Add())]) if "eps" in ast.dump(node.right):
+            fields = {"a": "left", "b": "right.args.0.left", "c": "right.args.0.right"}
+            clause = "eps is added after the division"
+            yield "eps", clause, 0.9, put("a / np.sqrt(b) + c", **fields)
+
+
+def _spread(node, say):
+    """A factor of the second term of a sum that reaches the first, too."""
+    term, path = node.right, "right"
+    while isinstance(term, ast.BinOp) and isinstance(term.op, ast.Mult):
+        for side in ("left", "right"):
+            factor = say(getattr(term, side))
+            clause = factor and f"{factor} multiplies the other term, too"
+            fields = {"a": "left", "b": "right", "c": f"{path}.{side}"}
+            yield "spread", clause, 1.5, put("a * c + b", **fields)
+        term, path = term.right, f"{path}.right"
+
+
+def _reach(node, say):
+    """A factor or divisor that reaches one term of a sum only."""
+    how, verb = (
+        ("/", "divides") if isinstance(node.op, ast.Div) else ("*", "multiplies")
+    )
+    for inner, outer in (("left", "right"), ("right", "left")):
+        total, factor = getattr(node, inner), say(getattr(node, outer))
+        if not _is_sum(total) or not factor or (how, inner) == ("/", "right"):
+            continue
+        op, fields = SIGNS[type(total.op)], {"f": outer, "b": f"{inner}.right"}
+        both = {"a": f"{inner}.left", **fields}
+        clause = f"{factor} {verb} the first term only"
+        yield "reach", clause, 1.8, put(f"a {how} f {op} b", **both)
+        clause = f"{factor} {verb} the last term only"
+        yield "reach", clause, 1.8, put(f"a {op} b {how} f", **both)
+        if _is_sum(total.left):
+            deep = SIGNS[type(total.left.op)]
+            sides = {"a": f"{inner}.left.left", "m": f"{inner}.left.right"}
+            clause = f"{factor} {verb} the first of three terms only"
+            text = f"a {how} f {deep} m {op} b"
+            yield "reach", clause, 1.7, put(text, **sides, **fields)
+
+
+def _is_sum(node):
+    return isinstance(node, ast.BinOp) and type(node.op) in SIGNS
+
+
+def _numbers(node, value, form):
+    parent = form.parents.get(id(node))
+    if isinstance(parent, (ast.Slice, ast.Subscript, ast.keyword, ast.Tuple)):
+        return
+    if form.target(node) in AVERAGED or _is_reduction(parent):
+        return
+    exponent = isinstance(parent, ast.BinOp) and (
+        isinstance(parent.op, ast.Pow) and parent.right is node
+    )
+    what = "an exponent" if exponent else f"the number {abs(value):g}"
+    if isinstance(parent, ast.UnaryOp):
+        what = "a number"
+    for new, word in _other_numbers(value).items():
+        if new != value:
+            cost = 2.8 if "too" in word else 2.4 - 0.4 * (new == 0)
+            yield f"number {word}", f"{what} is {word}", cost, put(repr(new))
+
+
+def _other_numbers(value):
+    others = {
+        value + 1: "one too large",
+        value - 1: "one too small",
+        2 * value: "twice as large",
+        value / 2: "half as large",
+        -value: "of the other sign",
+    }
+    if isinstance(value, float) and 0 < value < 1:
+        others |= {1 - value: "taken from 1", 1.0: "left out (as if it were 1)"}
+        if value < 1e-3:
+            others |= {0.0: "left out (as if it were 0)", value / 1000: "far too small"}
+    return others
+
+
+def _is_reduction(node):
+    return (
+        isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Attribute)
+        and node.func.attr in REDUCTIONS
+    )
+
+
+def _calls(node, say):
+    match node.func:
+        case ast.Attribute(value=ast.Name(id="np" | "torch" as library), attr="sqrt"):
+            yield from _roots(node.args[0], library)
+        case ast.Attribute(value=ast.Name(id="np"), attr="ndindex"):
+            clause = "the loop runs over the first axis alone"
+            yield "loop", clause, 0.9, put("range(a[0])", a="args.0")
+        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "clip"):
+            yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
+        case ast.Attribute(value=ast.Name(id="np"), attr=name) if (
+            len(node.args) == 1 and name in FUNCTIONS and name not in REDUCTIONS
+        ):
+            yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
+        case ast.Attribute(value=ast.Attribute(attr="linalg"), attr="norm"):
+            yield from _lengths(node, say)
+        case ast.Attribute(attr=name) if name in REDUCTIONS:
+            yield from _reductions(node, name, say)
+        case ast.Attribute(attr=name) if name in CASTS:
+            yield name, f"{name}() is left out", 3, put("a", a="func.value")
+        case ast.Attribute(attr="moveaxis"):
+            yield "move", "the axes are not exchanged", 1.5, put("a", a="args.0")
+
+
+def _roots(inside, library):
+    for kind, clause, cost, text in ROOTS:
+        text = text.replace("np", library)
+        yield kind, clause, cost, put(text.replace("node", "a"), a="args.0")
+    match inside:
+        case ast.BinOp(op=ast.Add(), right=right) if _is_eps(right):
+            for kind, clause, cost, text in EPS:
+                text = text.replace("np", library)
+                yield kind, clause, cost, put(text, a="args.0.left", b="args.0.right")
+
+
+def _is_eps(node):
+    return isinstance(node, ast.Constant) or ast.unparse(node) in ("eps", "self.eps")
+
+
+def _lengths(node, say):
+    what = say(node.args[0]) or "a difference"
+    clause = f"the length of {what} is taken without its root"
+    yield "norm", clause, 1.2, put("node ** 2")
+    if node.keywords:
+        yield "axis", "lengths run along the other axis", 1.2, _axis("1")
+        yield "axis", "one length stands for the whole array", 1.2, _axis("None")
+
+
+def _axis(text):
+    """A change of a reduction: it runs over another axis."""
+
+    def change(node):
+        kept = [k for k in node.keywords if k.arg not in ("axis", "dim")]
+        node.keywords = [*kept, ast.keyword("axis", expression(text))]
+        node.args = node.args[:1] if _is_function(node) else []
+        return node
+
+    return change
+
+
+def _is_function(call):
+    """Whether a call is np.mean(x), not x.mean()."""
+    value = call.func.value
+    return isinstance(value, ast.Attribute) or ast.unparse(value) in ("np", "torch")
+
+
+def _reductions(node, name, say):
+    function = _is_function(node)
+    what = say(node.args[0] if function else node.func.value) or "a term"
+    for sister, clause in SISTERS[name].items():
+        cost = 0.8 if sister in ("mean", "sum") else 1.1
+        yield sister, clause.format(what), cost, _renamed(sister)
+    field = "args.0" if function else "func.value"
+    if name in ("sum", "mean"):
+        done = "summed" if name == "sum" else "averaged"
+        yield "bare", f"{what} is not {done}", 1.2, put("a", a=field)
+    if name == "var":
+        yield from _variances(node, field)
+    axis = _axis_of(node, function)
+    noun = "the variance" if name == "var" else f"the {name} of {what}"
+    for text, words in AXES.items() if axis is not None else ():
+        if ast.unparse(axis) != text:
+            yield f"axis {text}", f"{noun} runs over {words}", 1.3, _axis(text)
+
+
+def _renamed(name):
+    def change(node):
+        node.func.attr = name
+        return node
+
+    return change
+
+
+def _variances(node, field):
+    words = [ast.unparse(k) for k in node.keywords]
+    rest = [w for w in words if not w.startswith(("ddof", "correction"))]
+    rest = ", ".join([*map(ast.unparse, node.args), *rest])
+    name = "correction" if any("correction" in w for w in words) else "ddof"
+    stored = f"{name}=1" in words
+    clause = "the variance divides by the count minus 1"
+    if stored:
+        clause = "the variance that is stored divides by the count, not by one less"
+    yield "ddof", clause, 0.4, put(f"a.var({rest}, {name}={int(not stored)})", a=field)
+    if not stored:
+        clause = "the variance is the mean of the squares: no mean is subtracted"
+        yield "square", clause, 0.9, put(f"(a ** 2).mean({rest})", a=field)
+        clause = "the mean of |x − mean| stands for the variance"
+        text = f"abs(a - a.mean({rest})).mean({rest})"
+        yield "spread", clause, 1.4, put(text, a=field)
+
+
+def _axis_of(node, function):
+    for keyword in node.keywords:
+        if keyword.arg in ("axis", "dim"):
+            return keyword.value
+    args = node.args[1:] if function else node.args
+    return args[0] if args else None
+
+
+def _comparisons(node, say):
+    what = say(node.left) or "a value"
+    kinds = "is turned around", "takes the limit in, or leaves it out"
+    for word, new in zip(kinds, COMPARED.get(type(node.ops[0]), ()), strict=False):
+        yield word, f"the comparison of {what} {word}", 1.8, assign(ops=[new()])
+    if isinstance(node.ops[0], ast.Gt):
+        clause = f"{what} is compared by its size alone"
+        yield "size", clause, 2.2, put("abs(a) > b", a="left", b="comparators.0")
+
+
+def _branches(node):
+    test = ast.unparse(node.test)
+    if "training" not in test:
+        if not any(isinstance(n, ast.Raise) for n in ast.walk(node)):
+            for value, word in ((True, "always"), (False, "never")):
+                clause = f"a case that is told apart {word} applies"
+                yield word, clause, 3.2, assign(test=ast.Constant(value))
+        return
+    for value, mode, other in (
+        (True, "training", "evaluation"),
+        (False, "evaluation", "training"),
+    ):
+        clause = f"{other} is treated like {mode}"
+        yield mode, clause, 0.6, assign(test=ast.Constant(value))
+    if "running" in ast.unparse(node) and isinstance(node, ast.If):
+        clause = "in training y is normalized by the running statistics"
+        yield "running", clause, 0.9, _then_running
+        clause = "the running statistics move in evaluation, too"
+        yield "leak", clause, 0.8, _moves_always
+
+
+def _then_running(node):
+    """After the update, mu and var are the running statistics."""
+    own = "self." if "self." in ast.unparse(node) else ""
+    text = f"mu, var = {own}running_mean, {own}running_var"
+    node.body = [*node.body, *ast.parse(text).body]
+    return node
+
+
+def _moves_always(node):
+    """What training does happens in evaluation as well, but for mu and var."""
+    other = copy.deepcopy(node.body)
+    for name in (n for s in other for n in ast.walk(s) if isinstance(n, ast.Name)):
+        name.id = {"mu": "mu_", "var": "var_"}.get(name.id, name.id)
+    node.orelse = [*other, *node.orelse]
+    return node
+
+
+def _assignments(node, form, say):
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)]) if name in AVERAGED:
+            right = ast.unparse(node.value)
+            first = next((a for a in ("x", "dy", "z") if a in form.letters), "x")
+            for text, words in MORE_AXES.items():
+                if text != right:
+                    text = text.replace("x.ndim", f"{first}.ndim")
+                    clause = f"the averages run over {words}"
+                    yield f"axes {text}", clause, 0.7, _value(text)
+        case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
+            yield "never", f"{name} is never set anew", 1, left_out
+            if name[0] == "d":
+                text = f"a + getattr(self, {name!r}, 0)"
+                yield "pile", f"{name} piles up from call to call", 0.9, _value(text)
+            if name.startswith("running_") or name in ("gamma", "beta"):
+                yield "start", f"{name} starts at 0", 1.3, _value("0 * a")
+        case ast.Assign(targets=[ast.Name(id=name)]):
+            if name == "var" and isinstance(node.value, ast.Call):
+                clause = "eps is added to the variance itself"
+                text = "a + eps" if "eps" in form.letters else "a + 1e-5"
+                yield "stored", clause, 0.9, _value(text)
+                clause = "the standard deviation is kept for the variance"
+                yield "stored", clause, 1, _value("np.sqrt(a)")
+            if name in form.letters:
+                yield "never", f"{name} is not computed anew", 1.8, left_out
+            if name in ("n", "N"):
+                yield from _counts(form)
+        case ast.Assign(targets=[ast.Attribute() | ast.Subscript() as target]):
+            clause = say(target) and f"{say(target)} is not set"
+            yield "never", clause, 2, left_out
+        case ast.AugAssign(op=ast.Add(), target=target):
+            clause = "what has to be added up is replaced"
+            replaced = copy.deepcopy(target)
+            yield "aug", clause, 2, lambda n: ast.Assign([replaced], n.value)
+            yield "aug", "a step is left out", 2.4, left_out
+
+
+def _counts(form):
+    """Lengths of axes that are taken for the count."""
+    arrays = [a for a in ("x", "dy", "dz", "a", "z") if a in form.letters]
+    for array in arrays:
+        for axis, word in ((0, "axis 0"), (1, "axis 1"), (-1, "the last axis")):
+            clause = f"the count is the length of {word} of {array}"
+            yield f"count {array}", clause, 1.2, _value(f"{array}.shape[{axis}]")
+
+
+def _swapped(i, j):
+    def change(node):
+        items = node.value.elts
+        items[i], items[j] = items[j], items[i]
+        return node
+
+    return change
+
+
+def _rounds(text):
+    def change(node):
+        node.iter = expression(text, a=node.iter)
+        return node
+
+    return change
+
+
+def _names(node, form, say):
+    name, parent, what = node.id, form.parents.get(id(node)), say(node)
+    called = isinstance(parent, ast.Call) and parent.func is node
+    if not what or called or name in AVERAGED:
+        return
+    rules = LETTERS if name in form.letters else ()
+    for names, more in SPECIAL.items():
+        rules = (*rules, *more) if name in names else rules
+    for kind, clause, cost, text in rules:
+        parts = {"a": ast.Name(name, ast.Load())}
+        yield kind, clause.format(what), cost, _filled(text, parts)
+    for other in form.names():
+        if other != name and other not in AVERAGED:
+            word = spoken(ast.Name(other), form.letters)
+            clause = word and f"{word} stands where {what} belongs"
+            yield f"{name} {other}", clause, 2, put(other)
+
+
+def _filled(text, parts):
+    return lambda node: expression(text, **copy.deepcopy(parts))

@@ -1,0 +1,151 @@
+"""Words for errors: what a piece of a right form is called, and whole sentences.
+
+A sentence uses the letters of the exercise (arguments, outputs, attributes) and terms
+of the field. It never shows an expression of the right form that is longer than a
+product of two letters.
+"""
+
+import ast
+
+# terms for values that forms compute on the way
+TERMS = {
+    "mu": "the mean",
+    "mean": "the mean",
+    "var": "the variance",
+    "std": "the standard deviation",
+    "inv_std": "1 over the standard deviation",
+    "centered": "the deviation from the mean",
+    "n": "the count",
+    "N": "the number of samples",
+    "N1": "the number of samples minus 1",
+    "D": "the number of features",
+    "old": "the old value",
+    "momentum": "momentum",
+    "new": "the new value",
+    "axes": "the averaged axes",
+    "logits": "the logits",
+    "loss": "the loss",
+    "size": "the length of the whole array",
+    "scale": "the scale",
+    "ms": "the mean square",
+    "x_hat": "x_hat",
+    "z": "the affine map's output",
+    "step": "the step",
+    "lengths": "the product of the lengths",
+    "shares": "the probabilities",
+    "correction": "the correction",
+    "keep": "the weight of the past",
+    "total": "the total count",
+    "gap": "the distance of the means",
+    "d": "the gradient on its way back",
+    "h": "h",
+    "edge": "the margin",
+    "probabilities": "the probabilities",
+    "inner": "the gradient behind the norm",
+    "outer": "the gradient at the norm's output",
+    "slope": "the term with x_hat",
+    "share_a": "the share of group a",
+    "share_b": "the share of group b",
+    "within": "the spread within the groups",
+    "between": "the spread between the groups",
+}
+FUNCTIONS = {
+    "sqrt": "the root",
+    "log": "the logarithm",
+    "exp": "the exponential",
+    "abs": "the absolute value",
+    "clip": "the clipping",
+    "norm": "the norm",
+    "mean": "the mean",
+    "sum": "the sum",
+    "var": "the variance",
+    "std": "the standard deviation",
+    "max": "the maximum",
+    "argmax": "argmax",
+}
+
+
+def spoken(node, letters):
+    """What an expression is called; "" where there are no words for it."""
+    match node:
+        case ast.BinOp() if ast.unparse(node) == "N / (N - 1)":
+            return TERMS["correction"]
+        case ast.Name(id=name):
+            return name if name in letters else TERMS.get(name, "")
+        case ast.Constant(value=value):
+            return f"{value}"
+        case ast.Attribute(attr="T", value=value):
+            return _with(spoken(value, letters), " transposed")
+        case ast.Attribute(value=ast.Name(id="self"), attr=name):
+            return name
+        case ast.Subscript(slice=ast.JoinedStr(values=[ast.Constant(value=v), *_])):
+            return str(v)
+        case ast.Subscript(value=value):
+            return spoken(value, letters)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="np"), attr=f)):
+            return FUNCTIONS.get(f, "")
+        case ast.Call(func=ast.Attribute(value=value, attr=f)) if f in FUNCTIONS:
+            inside = spoken(value, letters)
+            return f"{FUNCTIONS[f]} of {inside}" if inside else FUNCTIONS[f]
+        case ast.Call(func=ast.Attribute(value=value)):  # reshape, copy, detach
+            return spoken(value, letters)
+        case ast.BinOp(left=left, op=op, right=right):
+            return _operation(left, op, right, letters)
+        case ast.UnaryOp(op=ast.USub(), operand=operand):
+            return _with("−", spoken(operand, letters))
+    return ""
+
+
+def _with(*parts):
+    return "".join(parts) if all(parts) else ""
+
+
+def _operation(left, op, right, letters):
+    pair = [spoken(side, letters) for side in (left, right)]
+    if isinstance(op, ast.Mult) and all(pair) and not any(" " in p for p in pair):
+        return " · ".join(pair)
+    if isinstance(op, ast.Pow) and isinstance(right, ast.Constant):
+        if right.value == 2 and pair[0]:
+            return f"{pair[0]} squared"
+    if isinstance(op, ast.Sub) and pair == ["x", "the mean"]:
+        return TERMS["centered"]
+    named = [n for n in _letters(ast.BinOp(left, op, right)) if n in letters]
+    if 1 <= len(named) <= 3:
+        return f"the term with {listed(named)}"
+    return ""
+
+
+def _letters(node):
+    """Names in an expression, each once, in order."""
+    found = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+    found += [n.attr for n in ast.walk(node) if _of_self(n)]
+    return list(dict.fromkeys(found))
+
+
+def _of_self(node):
+    return isinstance(node, ast.Attribute) and (
+        isinstance(node.value, ast.Name) and node.value.id == "self"
+    )
+
+
+def listed(names):
+    """'y', 'y and mu' or 'y, mu and var'."""
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def comes_out(names, clause):
+    """The frame of all clauses."""
+    return f"{your(names)} {be(names)} what comes out when {clause}."
+
+
+def be(names):
+    """is or are."""
+    name = names[0]
+    plural = " " not in name and name.endswith("s") and not name.endswith(("ss", "as"))
+    several = len(names) > 1 or plural or ", " in name
+    return "are" if several else "is"
+
+
+def your(names):
+    return f"Your {listed([name.removeprefix('your ') for name in names])}"

@@ -1,0 +1,1 @@
+"""Published mistakes, by lesson."""

@@ -1,0 +1,116 @@
+"""Edits of right answers by another generator than the one that the checks have.
+
+`mutants.py` makes them: an operator, a number, a comparison, a statement left out. They
+are made of the lessons' own solutions, which the checks do not read.
+"""
+
+import ast
+import random
+import time
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mutants import mutants
+from torch import nn
+from torch.nn import functional as F
+
+import bn_checks as check
+from bn_checks import index
+from tools.build import load
+
+ROOT = Path(__file__).resolve().parents[1]
+DAILY, LONG = 300, 10_000
+SECONDS = 5  # a bound against hanging, not a measurement
+DEFINES = {c.function: c for x in load(ROOT)[0] for c in x.of("exercise")}
+
+
+def answers():
+    """Name of the exercise, what was changed, and the changed solution's object."""
+    import copy
+
+    for name, cell in DEFINES.items():
+        tree = ast.parse(cell.source)
+        for change, twin in mutants(tree):
+            space = {"np": np, "torch": torch, "nn": nn, "F": F, "copy": copy}
+            try:
+                exec(
+                    compile(ast.fix_missing_locations(twin), "<mutant>", "exec"), space
+                )
+            except Exception:
+                continue
+            yield name, change, space[cell.defines]
+
+
+def sampled(count, seed=0):
+    every = list(answers())
+    random.Random(seed).shuffle(every)
+    return every[:count]
+
+
+def judge(name, answer, seed):
+    """The score, and whether the answer differs from a right one in value."""
+    exercise = check.exercise(name)
+    began = time.monotonic()
+    score = exercise.score(answer, 3, seed)
+    took = time.monotonic() - began
+    trial = check.engine.Trial(exercise, answer, seed)
+    return score, trial, took
+
+
+def problems(name, change, answer, seed=1):
+    """What is wrong with what a check says to one answer."""
+    score, trial, took = judge(name, answer, seed)
+    where = f"{name}: {change}"
+    try:
+        wrong = not trial.values_hold
+        right = {o for k, o in enumerate(trial.exercise.outputs) if trial.right(k)}
+    except check.engine.NotAttempted:
+        return
+    if took > SECONDS:
+        yield f"{where}: {took:.1f} s"
+    if wrong and score >= 3:
+        yield f"{where}: full points for other values"
+    named = score.diagnosis.partition(" what comes out")[0].removeprefix("Your ")
+    for output in right:
+        if named.split(" is")[0].split(" are")[0].strip() == output:
+            yield f"{where}: says {score.diagnosis!r}, and {output} is right"
+
+
+def failures(count):
+    found = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for name, change, answer in sampled(count):
+            found += problems(name, change, answer)
+    return found
+
+
+def test_a_day_of_fuzz():
+    assert not failures(DAILY)
+
+
+@pytest.mark.long
+def test_all_mutants_and_their_seeds():
+    assert not failures(LONG)
+
+
+def test_the_index_is_that_of_the_forms():
+    stored = index.read(index.PATH)
+    for name in sorted(check._exercises()):
+        exercise = check.exercise(name)
+        assert stored[name]["digest"] == index.digest(exercise), (
+            f"{name}: run `python3 course.py build`"
+        )
+
+
+def test_an_edit_of_the_index_gives_what_the_index_says():
+    exercise = check.exercise("batchnorm_forward")
+    made = index.made(exercise)
+    assert made["edits"] == index.read(index.PATH)[exercise.name]["edits"]
+
+
+def test_the_index_is_small():
+    assert index.PATH.stat().st_size <= 600_000
