@@ -31,6 +31,7 @@ TERMS = {
     "x_hat": "x_hat",
     "z": "the affine map's output",
     "step": "the step",
+    "cosine": "the cosine",
     "lengths": "the product of the lengths",
     "shares": "the probabilities",
     "correction": "the correction",

@@ -1,10 +1,20 @@
 """Kinds of fault that checks had: what a wrong answer is told has to be true of it."""
 
+import ast
+import os
+import shutil
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import torch
 
 import bn_checks as check
+from bn_checks import index
 from bn_checks.score import FAILS, HOLDS, NOT_JUDGED
+from tools import build as builder
+from tools.lesson import cut
 
 
 def rows(score):
@@ -360,3 +370,48 @@ def test_every_row_that_fails_says_something():
         for mistake in exercise.mistakes[:3]:
             for row in judged(name, mistake.code).rows:
                 assert row.state != FAILS or row.detail
+
+
+# --- the zip for classes holds no solution -------------------------------------------
+
+
+def statements(tree):
+    """Simple statements of a tree, as text that does not depend on the layout."""
+    simple = ast.Assign | ast.AugAssign | ast.Return | ast.Expr
+    return [ast.unparse(n) for n in ast.walk(tree) if isinstance(n, simple)]
+
+
+def test_nothing_in_the_package_restores_the_text_of_a_solution():
+    """No form is a solution: each differs in most of its statements."""
+    lessons, _ = builder.load(builder.ROOT)
+    for cell in (c for lesson in lessons for c in lesson.of("exercise")):
+        _, solution, _ = cut(cell.source)
+        text = "\n".join(solution.values())
+        own = set(statements(ast.parse(textwrap.dedent(cell.source))))
+        written = {s for s in own if s in text and len(s) > 25}
+        for form in index.forms(check.exercise(cell.function)):
+            same = written & set(statements(form.tree))
+            assert len(same) <= len(written) / 2, (cell.function, same)
+
+
+def test_diagnoses_work_where_lessons_and_tools_are_absent(tmp_path):
+    for package in ("bn_checks", "bn_helpers"):
+        ignored = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(builder.ROOT / package, tmp_path / package, ignore=ignored)
+    code = """
+import numpy as np, bn_checks as check
+def f(x, gamma, beta, eps=1e-5):
+    if len(x) < 2: raise ValueError
+    mu, var = x.mean(0), x.var(0)
+    return gamma * (x - mu) / np.sqrt(var + eps**2) + beta, mu, var
+print(check.batchnorm_forward(f).diagnosis)
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    want = "Your y is what comes out when eps is squared inside the root.\n"
+    assert run.stdout == want, run.stderr

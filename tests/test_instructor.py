@@ -50,7 +50,8 @@ def test_each_exercise_has_points_minutes_shares_and_mistakes(sound):
     assert "Exercise 1.2 · Count · 1 point · 5 min\n" in sound
     shares = "earns points for: values (75%); refuses text (25%). Form: runs.\n"
     assert f"`double_it` {shares}" in sound and f"`Counter` {shares}" in sound
-    row = "| **doubled \\| twice** | … what comes out when it is doubled twice. | section 1 | a/b #1 |\n"
+    says = "… what comes out when it is doubled twice."
+    row = f"| **doubled \\| twice** | {says} | section 1 | a/b #1 |\n"
     assert sound.count(row) == 2
 
 

@@ -5,10 +5,10 @@ import numpy as np
 
 def layernorm_forward(x, gamma, beta, eps=1e-5):
     axes = tuple(range(-gamma.ndim, 0))
-    mu = x.mean(axes, keepdims=True)
+    mean = x.mean(axes, keepdims=True)
     var = x.var(axes, keepdims=True)
-    x_hat = (x - mu) / np.sqrt(var + eps)
-    return gamma * x_hat + beta
+    std = np.sqrt(var + eps)
+    return (x - mean) / std * gamma + beta
 
 
 def layernorm_backward(dy, x_hat, var, gamma, eps=1e-5):

@@ -71,7 +71,7 @@ class Net:
 
 
 def adam_step(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
-    m = beta1 * m + (1 - beta1) * g
+    m = m * beta1 + g * (1 - beta1)
     v = beta2 * v + (1 - beta2) * g**2
     first = m / (1 - beta1**t)
     second = v / (1 - beta2**t)

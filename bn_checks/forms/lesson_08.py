@@ -11,11 +11,11 @@ def noisy_batchnorm(
     mean = x.mean(axes, keepdims=True)
     var = x.var(axes, keepdims=True)
     x_hat = (x - mean) / np.sqrt(var + 1e-5)
-    mu = rng.uniform(-mean_range, mean_range, D)
+    mu = rng.uniform(-mean_range, mean_range, size=D)
     sigma = rng.uniform(1, largest_scale, D)
     m = rng.uniform(mu - jitter, mu + jitter, (N, D))
     s = rng.normal(sigma, jitter, (N, D))
-    return s * (gamma * x_hat + beta) + m
+    return m + s * (x_hat * gamma + beta)
 
 
 def gradient_predictiveness(gradient, w, steps):
@@ -28,8 +28,9 @@ def gradient_predictiveness(gradient, w, steps):
 
 
 def effective_learning_rate(W, dW, lr, decay=0.0):
-    new = W - lr * (dW + decay * W)
-    lengths = np.linalg.norm(W, axis=0) * np.linalg.norm(new, axis=0)
-    turn = np.arccos(np.clip((W * new).sum(0) / lengths, -1, 1))
+    step = dW + decay * W
+    new = W - lr * step
+    cosine = (W * new).sum(0) / np.linalg.norm(W, axis=0) / np.linalg.norm(new, axis=0)
+    turn = np.arccos(np.clip(cosine, -1, 1))
     rate = lr / np.linalg.norm(W, axis=0) ** 2
     return rate, turn
