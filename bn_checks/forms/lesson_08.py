@@ -28,8 +28,7 @@ def gradient_predictiveness(gradient, w, steps):
 
 
 def effective_learning_rate(W, dW, lr, decay=0.0):
-    step = dW + decay * W
-    new = W - lr * step
+    new = W - lr * (dW + decay * W)
     cosine = (W * new).sum(0) / np.linalg.norm(W, axis=0) / np.linalg.norm(new, axis=0)
     turn = np.arccos(np.clip(cosine, -1, 1))
     rate = lr / np.linalg.norm(W, axis=0) ** 2
