@@ -12,9 +12,10 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
-from .score import Row, Score
+from .score import NOT_ATTEMPTED, Row, Score
+from .yours import yours
 
-__all__ = ["Row", "Score", "exercise"]
+__all__ = ["NOT_ATTEMPTED", "Row", "Score", "exercise", "yours"]
 
 
 @cache

@@ -56,6 +56,57 @@ class Cache(NamedTuple):
     y: np.ndarray
 
 
+def affine_backward(dz, W, a):
+    """Gradients of z = W a + b: da (in, N), dW (out, in) and db (out, 1)."""
+    return W.T @ dz, dz @ a.T, dz.sum(axis=1, keepdims=True)
+
+
+def layer_backward(dy, x_hat, var, gamma, a):
+    """dz, dW and db of an affine layer, from dy behind its norm; eps is 1e-5."""
+    dz = norm_backward(dy, x_hat, var, gamma)[0]
+    return dz, *affine_backward(dz, np.eye(len(dz)), a)[1:]
+
+
+def relu_backward(da, z, x_hat, gamma, beta):
+    """Gradient at ReLU's input y = gamma * x_hat + beta, from da at its output."""
+    return da * (gamma * x_hat + beta > 0)
+
+
+def norm_backward(dy, x_hat, var, gamma, eps=1e-5):
+    """The closed form of lesson 02, section 5: dz (D, N), dgamma and dbeta (D, 1)."""
+    N = dy.shape[1]
+    dgamma = (dy * x_hat).sum(axis=1, keepdims=True)
+    dbeta = dy.sum(axis=1, keepdims=True)
+    dz = gamma / np.sqrt(var + eps) * (dy - dbeta / N - x_hat * dgamma / N)
+    return dz, dgamma, dbeta
+
+
+def norm_forward(z, gamma, beta, running_mean, running_var, training):
+    """y and the running statistics after a batch; eps is 1e-5, momentum 0.1."""
+    if not training:
+        x_hat = (z - running_mean) / np.sqrt(running_var + 1e-5)
+        return gamma * x_hat + beta, running_mean, running_var
+    N, mean, var = z.shape[1], *_moments(z)
+    y = gamma * (z - mean) / np.sqrt(var + 1e-5) + beta
+    unbiased = var * N / (N - 1)
+    new = 0.9 * running_mean + 0.1 * mean, 0.9 * running_var + 0.1 * unbiased
+    return y, *new
+
+
+def _moments(z):
+    mu = z.mean(axis=1, keepdims=True)
+    return mu, ((z - mu) ** 2).mean(axis=1, keepdims=True)
+
+
+STEPS = {  # what a network may be given another version of
+    "affine_backward": affine_backward,
+    "layer_backward": layer_backward,
+    "relu_backward": relu_backward,
+    "norm_backward": norm_backward,
+    "norm_forward": norm_forward,
+}
+
+
 class Clinic:
     """A classifier with batch norm, healthy or with the faults it is given.
 
@@ -65,13 +116,14 @@ class Clinic:
         seed: decides the initial weights, He's rule; biases and beta start at 0,
             gamma at 1, running statistics at mean 0 and variance 1.
         dtype: of the parameters, and so of all results for inputs of that dtype.
+        mends: functions to use in place of this module's, by names out of `STEPS`.
 
     Attributes:
         parameters: "W1", "b1", "gamma1", "beta1", "W2", ... to arrays.
         running: "mean1", "var1", ... to (D, 1) arrays.
 
     Raises:
-        ValueError: an unknown fault.
+        ValueError: an unknown fault or mend.
 
     Conventions: PyTorch's. The biased variance normalizes, the unbiased one is stored,
         and the new batch has weight 0.1 in the running statistics.
@@ -79,10 +131,10 @@ class Clinic:
 
     momentum = 0.1
 
-    def __init__(self, dims, faults=(), seed=0, dtype=np.float64):
-        unknown = ", ".join(sorted(set(faults) - set(FAULTS)))
-        if unknown:
-            raise ValueError(f"faults: got {unknown}, expected {', '.join(FAULTS)}")
+    def __init__(self, dims, faults=(), seed=0, dtype=np.float64, mends=None):
+        self.mends = dict(mends or {})
+        _known("faults", faults, FAULTS)
+        _known("mends", self.mends, STEPS)
         self.faults, self.depth = frozenset(faults), len(dims) - 1
         self.eps = 1e-8 if "eps 1e-8" in self.faults else 1e-5
         self.parameters, self.running = {}, {}
@@ -148,10 +200,15 @@ class Clinic:
         for k in range(1, self.depth + 1):
             y = self._affine(k, a)
             if self._has_norm(k):
-                mean, var = self.running[f"mean{k}"], self.running[f"var{k}"]
-                y = self._normalized(k, y, mean, var)[1]
+                y = self._evaluated(k, y)
             a = np.maximum(y, 0)
         return y
+
+    def _evaluated(self, k, z):
+        mean, var = self.running[f"mean{k}"], self.running[f"var{k}"]
+        if "norm_forward" in self.mends:
+            return self.mends["norm_forward"](z, *self._scale(k), mean, var, False)[0]
+        return self._normalized(k, z, mean, var)[1]
 
     def predict(self, x):
         """Classes (N,) of a batch (D, N)."""
@@ -164,14 +221,17 @@ class Clinic:
         return self.parameters[f"W{k}"] @ a + self.parameters[f"b{k}"]
 
     def _moments(self, z):
-        mu = z.mean(axis=1, keepdims=True)
+        mu, var = _moments(z)
         if "one-pass variance" in self.faults:
             return mu, (z**2).mean(axis=1, keepdims=True) - mu**2
-        return mu, ((z - mu) ** 2).mean(axis=1, keepdims=True)
+        return mu, var
+
+    def _scale(self, k):
+        return self.parameters[f"gamma{k}"], self.parameters[f"beta{k}"]
 
     def _normalized(self, k, z, mu, var):
-        x_hat = (z - mu) / np.sqrt(var + self.eps)
-        return x_hat, self.parameters[f"gamma{k}"] * x_hat + self.parameters[f"beta{k}"]
+        x_hat, (gamma, beta) = (z - mu) / np.sqrt(var + self.eps), self._scale(k)
+        return x_hat, gamma * x_hat + beta
 
     # --- backward ----------------------------------------------------------------
 
@@ -198,11 +258,14 @@ class Clinic:
             da, new = self._layer_backward(k, dy, caches[k - 1], share)
             gradients |= new
             if k > 1:
-                dy = self._relu_backward(da, caches[k - 2])
+                dy = self._relu_backward(k - 1, da, caches[k - 2])
         return gradients
 
-    def _relu_backward(self, da, cache):
-        return da * ((cache.z if "ReLU at z" in self.faults else cache.y) > 0)
+    def _relu_backward(self, k, da, cache):
+        if "ReLU at z" in self.faults:
+            return da * (cache.z > 0)
+        step = self.mends.get("relu_backward", relu_backward)
+        return step(da, cache.z, cache.x_hat, *self._scale(k))
 
     def _layer_backward(self, k, dy, cache, share):
         """Gradients of a layer, from dy at its norm's output; share is 1 or 1/N."""
@@ -210,24 +273,35 @@ class Clinic:
         if self._has_norm(k):
             dz, dgamma, dbeta = self._norm_backward(k, dy, cache)
             gradients = {f"gamma{k}": dgamma, f"beta{k}": dbeta}
-        for_W = dy if "W too early" in self.faults else dz
-        for_b = dy if "b too early" in self.faults else dz
-        gradients[f"W{k}"] = share * for_W @ cache.a.T
-        gradients[f"b{k}"] = share * for_b.sum(axis=1, keepdims=True)
-        da = dz if "no W" in self.faults else self.parameters[f"W{k}"].T @ dz
+        da, dW, db = self._affine_backward(k, dy, dz, cache.a)
+        if self._has_norm(k) and "layer_backward" in self.mends:
+            gamma, _ = self._scale(k)
+            dz, dW, db = self.mends["layer_backward"](
+                dy, cache.x_hat, cache.var, gamma, cache.a
+            )
+            da, _, _ = self._affine_backward(k, dy, dz, cache.a)
+        gradients |= {f"W{k}": share * dW, f"b{k}": share * db}
         return da, gradients
 
+    def _affine_backward(self, k, dy, dz, a):
+        """da, dW and db, each from the gradient that this code takes it from."""
+        W, step = self.parameters[f"W{k}"], self.mends.get("affine_backward")
+        step = step or affine_backward
+        da = dz if "no W" in self.faults else step(dz, W, a)[0]
+        dW = step(dy if "W too early" in self.faults else dz, W, a)[1]
+        db = step(dy if "b too early" in self.faults else dz, W, a)[2]
+        return da, dW, db
+
     def _norm_backward(self, k, dy, cache):
-        """The closed form of lesson 02, section 5, with one column per sample."""
-        gamma, N = self.parameters[f"gamma{k}"], dy.shape[1]
+        gamma, _ = self._scale(k)
         if "gamma twice" in self.faults:
             dy = gamma * dy
-        dgamma = (dy * cache.x_hat).sum(axis=1, keepdims=True)
-        dbeta = dy.sum(axis=1, keepdims=True)
-        passed = dy - dbeta / N - cache.x_hat * dgamma / N
+        if "norm_backward" in self.mends:
+            return self.mends["norm_backward"](dy, cache.x_hat, cache.var, gamma)
+        dz, *rest = norm_backward(dy, cache.x_hat, cache.var, gamma, self.eps)
         if "detached statistics" in self.faults:
-            passed = dy
-        return gamma / np.sqrt(cache.var + self.eps) * passed, dgamma, dbeta
+            dz = gamma / np.sqrt(cache.var + self.eps) * dy
+        return dz, *rest
 
     # --- training ----------------------------------------------------------------
 
@@ -251,14 +325,28 @@ class Clinic:
     def _follow(self, caches, N):
         unbiased = 1 if "biased running variance" in self.faults else N / (N - 1)
         for k, cache in enumerate(caches, 1):
-            if self._has_norm(k):
+            if self._has_norm(k) and "norm_forward" in self.mends:
+                self._remember(k, cache.z)
+            elif self._has_norm(k):
                 self._move(f"mean{k}", cache.mu)
                 self._move(f"var{k}", cache.var * unbiased)
+
+    def _remember(self, k, z):
+        """Running statistics as the mended norm has them after this batch."""
+        old = self.running[f"mean{k}"], self.running[f"var{k}"]
+        _, mean, var = self.mends["norm_forward"](z, *self._scale(k), *old, True)
+        self.running |= {f"mean{k}": mean, f"var{k}": var}
 
     def _move(self, name, new):
         self.running[name] = self.running[name] + self.momentum * (
             new - self.running[name]
         )
+
+
+def _known(argument, names, expected):
+    unknown = ", ".join(sorted(set(names) - set(expected)))
+    if unknown:
+        raise ValueError(f"{argument}: got {unknown}, expected {', '.join(expected)}")
 
 
 def referral(dims, seed=0):

@@ -273,7 +273,12 @@ BROKEN = {
         "```{code-cell} ipython3\n:name: a-counter",
         "no cell starts here: put a blank line above",
     ),
-    "no_reading_time": ("  reading: 20\n", "", "---\ncourse", "`course: reading:`"),
+    "yours_of_another_exercise": (
+        'print(f"half',
+        'check.yours("a_counter", double_it, abs)\nprint(f"half',
+        "check.yours(",
+        "write `check.yours(name of an exercise above, what it defines, ...)`",
+    ),
     "nothing_built": (
         "  builds: a function that doubles and a class that counts\n",
         "",
@@ -373,12 +378,20 @@ def test_the_solved_view_keeps_solutions_markers_and_rubrics():
     assert cell(nb, "answer-why-two").source.startswith("One point for naming")
 
 
+def test_reading_time_follows_the_rule():
+    """Words / 200, formulas / 10, visible lines / 12, figures / 2, in steps of 5."""
+    assert parse(SOUND, PATH).reading == 5  # the least
+    for text, minutes in (("word " * 3000, 15), ("$x + y$ " * 100, 10)):
+        longer = changed("You doubled.", f"You doubled.\n\n{text}")
+        assert parse(longer, PATH).reading == minutes
+
+
 def test_headings_and_title_say_minutes_and_points():
     text = "\n".join(cell.source for cell in student_view(parse(SOUND, PATH)).cells)
     assert "### Exercise 1.1 · Double a number · 10 min · 2 points\n" in text
     assert "### Exercise 1.2 · Count · 5 min · 1 point\n" in text
     assert "### Question 1.1 · Why two? · 5 min · 3 points\n" in text
-    assert "**Time** 40 minutes · **6 points**" in text
+    assert "**Time** 25 minutes · **6 points**" in text
 
 
 def test_ids_are_readable_and_the_same_in_both_views():
@@ -505,9 +518,9 @@ def test_exercises_and_the_lesson_table_are_collected(built):
     readme = (built / "README.md").read_text(encoding="utf-8")
     row = (
         "| [01 · Sound](notebooks/01_sound.ipynb) "
-        "| a function that doubles and a class that counts | 40 | 6 | 2 + 1 written |\n"
+        "| a function that doubles and a class that counts | 25 | 6 | 2 + 1 written |\n"
     )
-    total = "| **together** | | 40 | 6 | 2 + 1 written |\n"
+    total = "| **together** | | 25 | 6 | 2 + 1 written |\n"
     assert row + total in readme and "old" not in readme
     assert readme.endswith("-->\n\nEnd.\n")
 

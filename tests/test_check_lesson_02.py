@@ -305,6 +305,103 @@ class FromParts:
         self.beta = self.beta - lr * self.dbeta
 
 
+# --- the paths, the line-up and the claims, other ways -------------------------------
+
+
+def power_variance(dx_hat, x, mu, var, eps=1e-5):
+    return ((mu - x) * dx_hat / (2 * (var + eps) ** 1.5)).sum(axis=0)
+
+
+def looped_variance(dx_hat, x, mu, var, eps=1e-5):
+    dvar = np.zeros_like(mu)
+    for row, push in zip(x, dx_hat, strict=True):
+        dvar += -0.5 * push * (row - mu) / np.sqrt(var + eps) ** 3
+    return dvar
+
+
+def autograd_variance(dx_hat, x, mu, var, eps=1e-5):
+    (v,) = leaves(var)
+    inner = (torch.tensor(x) - torch.tensor(mu)) / torch.sqrt(v + eps)
+    inner.backward(torch.tensor(dx_hat))
+    return v.grad
+
+
+def averaged_mean_paths(dx_hat, x, center, var, dvar, eps=1e-5):
+    N = len(x)
+    direct = -N * (dx_hat / np.sqrt(var + eps)).mean(axis=0)
+    return direct, dvar * (-2 * (x - center)).sum(axis=0) / N
+
+
+def looped_mean_paths(dx_hat, x, center, var, dvar, eps=1e-5):
+    direct, through_var = 0 * center, 0 * center
+    for row, push in zip(x, dx_hat, strict=True):
+        direct -= push / (var + eps) ** 0.5
+        through_var -= 2 * dvar * (row - center) / len(x)
+    return direct, through_var
+
+
+def autograd_mean_paths(dx_hat, x, center, var, dvar, eps=1e-5):
+    first, second = leaves(center, center)
+    x, dx_hat = torch.tensor(x), torch.tensor(dx_hat)
+    ((x - first) / torch.sqrt(torch.tensor(var) + eps)).backward(dx_hat)
+    ((x - second) ** 2).mean(0).backward(torch.tensor(dvar))
+    return first.grad, second.grad
+
+
+def by_straight_line(x_hat, dx):
+    """Residuals have no line left in them; fit one to each candidate."""
+
+    def line(candidate):
+        parts = [np.polyfit(h, c, 1) for h, c in zip(x_hat.T, candidate.T, strict=True)]
+        return np.abs(parts).max() / np.abs(candidate).max()
+
+    return max(range(len(dx)), key=lambda k: line(dx[k]))
+
+
+def by_projection(x_hat, dx):
+    N = len(x_hat)
+    lost = [np.abs(d.mean(0) + x_hat * (d * x_hat).sum(0) / N).max() for d in dx]
+    return np.argmax(np.array(lost) / np.linalg.norm(dx, axis=(1, 2)))
+
+
+def by_cosines(x_hat, dx):
+    ones = np.ones_like(x_hat)
+
+    def worst(candidate):
+        size = np.linalg.norm(candidate, axis=0)
+        sides = [(candidate * v).sum(0) / size for v in (ones, x_hat)]
+        return np.abs(sides).max()
+
+    return int(np.argmax([worst(candidate) for candidate in dx]))
+
+
+def agree_by_autograd(x, gamma, beta, dy, dx, dgamma, dbeta):
+    t, g, b = leaves(x, gamma, beta)
+    batch_norm(t, None, None, g, b, training=True).backward(torch.tensor(dy))
+    pairs = ((t, dx), (g, dgamma), (b, dbeta))
+    return all(np.allclose(leaf.grad, claim, 1e-6, 1e-8) for leaf, claim in pairs)
+
+
+def agree_by_differences(x, gamma, beta, dy, dx, dgamma, dbeta):
+    def loss(x, gamma, beta):
+        return (dy * norms.batchnorm_forward(x, gamma, beta)[0]).sum()
+
+    measured = (
+        eye_numerical(lambda v: loss(v, gamma, beta), x),
+        eye_numerical(lambda v: loss(x, v, beta), gamma),
+        eye_numerical(lambda v: loss(x, gamma, v), beta),
+    )
+    pairs = zip(measured, (dx, dgamma, dbeta), strict=True)
+    return all(np.abs(m - c).max() < 1e-5 * np.abs(m).max() for m, c in pairs)
+
+
+def agree_by_stages(x, gamma, beta, dy, dx, dgamma, dbeta):
+    want = lesson_02.staged(dy, x, x.mean(0), x.var(0), gamma)[3]
+    x_hat = (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5)
+    pairs = ((want, dx), (np.einsum("nd,nd->d", dy, x_hat), dgamma), (dy.sum(0), dbeta))
+    return np.array([np.allclose(w, c, 1e-3, 1e-5) for w, c in pairs]).all()
+
+
 class TestBank(BankTests):
     lesson = lesson_02
     honest = {
@@ -314,6 +411,10 @@ class TestBank(BankTests):
         "batchnorm_backward": (seed_closed, projection, closed_by_torch),
         "batchnorm_inference_backward": (folded_inference, row_by_row, torch_inference),
         "batchnorm1d": (InPlace, WithTorch, FromParts),
+        "variance_path": (power_variance, looped_variance, autograd_variance),
+        "mean_paths": (averaged_mean_paths, looped_mean_paths, autograd_mean_paths),
+        "find_wrong_backward": (by_straight_line, by_projection, by_cosines),
+        "gradients_agree": (agree_by_autograd, agree_by_differences, agree_by_stages),
     }
 
 

@@ -242,6 +242,77 @@ class DetachesByHand(ByFunctional):
         return self.gamma * centered * torch.rsqrt(var + 1e-5) + self.beta
 
 
+# --- diagnoses, other ways ---------------------------
+
+
+def _right(pair):
+    return abs(pair - 1) < 1e-4
+
+
+def diagnose_by_a_tree(cosine, size):
+    (gamma, beta, W, b), below = cosine[0], cosine[1, :2]
+    summed = int(size[0, 1] > 4)
+    if not (_right(gamma) and _right(beta)):
+        return [summed, 0, 0, 0, 1, 0]
+    if _right(below).all():
+        return [summed, int(not _right(W)), int(not _right(b)), 0, 0, 0]
+    return [summed, 0, 0, int(_right(b)), 0, int(not _right(b))]
+
+
+def diagnose_by_formulas(cosine, size):
+    ok = np.abs(cosine - 1) < 1e-4
+    top, below = ok[0, :2].all(), ok[1, :2].all()
+    return np.array(
+        [
+            size[0, :2].mean() > 4,
+            top & below & ~ok[0, 2],
+            top & below & ~ok[0, 3],
+            top & ~below & ok[0, 3],
+            ~top,
+            top & ~below & ~ok[0, 3],
+        ]
+    ).astype(float)
+
+
+def diagnose_by_infinity(cosine, size):
+    faults = lesson_07.diagnose(cosine, size)
+    if not faults[4] and faults[1:].any():
+        loud = np.isinf(size[0, 3])
+        spread = np.abs(cosine[1, :2] - 1).max() > 1e-4
+        faults[2], faults[5] = loud and not spread, loud and spread
+    return tuple(faults)
+
+
+@pytest.mark.parametrize("names", sum(lesson_07.ILLNESSES.values(), []))
+@pytest.mark.parametrize("summed", [(), ("sums",)])
+def test_patients_have_the_clinics_gradients(names, summed):
+    faults = ("normalized logits", *names, *summed)
+    network = clinic.Clinic((8, 8, 8, 8), faults).randomize()
+    p, rng = network.parameters, np.random.default_rng(0)
+    net = [(p[f"W{k}"], p[f"gamma{k}"], p[f"beta{k}"]) for k in (1, 2, 3)]
+    x, labels = rng.normal(size=(8, 20)), rng.integers(0, 8, 20)
+    want = network.gradients(x, labels)
+    got = lesson_07.patient_gradients(net, x, labels, faults)
+    order = [f"{name}{k}" for k in (3, 2, 1) for name in ("gamma", "beta", "W", "b")]
+    for name, value in zip(order, got, strict=True):
+        np.testing.assert_allclose(value, want[name], rtol=1e-9, atol=1e-12)
+
+
+def test_two_hundred_random_patients_are_diagnosed():
+    """The model answer knows them all, a guess does not: constant or random."""
+    rng = np.random.default_rng(0)
+    kinds = [(flags, summed) for flags in lesson_07.ILLNESSES for summed in (0, 1)]
+    ward = [lesson_07.patient(rng, *kinds[rng.integers(14)]) for _ in range(200)]
+    truths = np.array([truth for _, _, truth in ward])
+    right = [np.array_equal(lesson_07.diagnose(*p[:2]), p[2]) for p in ward]
+    assert np.mean(right) >= 0.95
+    answers = np.unique(truths, axis=0)
+    constant = [(truths == answer).all(1).mean() for answer in answers]
+    guessed = answers[rng.integers(len(answers), size=200)]
+    assert max(constant) <= 0.2
+    assert (truths == guessed).all(1).mean() <= 0.2
+
+
 class TestBank(BankTests):
     lesson = lesson_07
     honest = {
@@ -259,6 +330,7 @@ class TestBank(BankTests):
             normalize_by_rows,
             normalize_in_float64,
         ),
+        "diagnose": (diagnose_by_a_tree, diagnose_by_formulas, diagnose_by_infinity),
         "torch_batchnorm": (ByFunctional, Inherits, DetachesByHand),
     }
 

@@ -338,3 +338,44 @@ def test_a_referred_network_has_two_faults_that_leave_traces():
     assert np.allclose(report["gamma2"], (1, N))
     assert report["b2"] == (0, np.inf)
     assert report["gamma1"][0] < 0.9
+
+
+# --- mends: a student's function in the place of a step ------------------------
+
+RIGHT = dict(clinic.STEPS)
+
+
+@pytest.mark.parametrize("name", [n for n in RIGHT if n != "norm_forward"])
+def test_a_mend_is_used_and_a_wrong_one_shows(name):
+    """Right mends change nothing; the same one, off by a factor, spoils a gradient."""
+
+    def off(*args):
+        made = RIGHT[name](*args)
+        return 2 * made if name == "relu_backward" else tuple(2 * g for g in made)
+
+    x, labels = batch(EQUAL)
+    plain = clinic.Clinic(EQUAL).randomize().gradients(x, labels)
+    for mend, same in ((RIGHT[name], True), (off, False)):
+        network = clinic.Clinic(EQUAL, mends={name: mend}).randomize()
+        mended = network.gradients(x, labels)
+        assert mended.keys() == plain.keys()
+        close = [np.allclose(mended[n], plain[n], rtol=1e-9, atol=1e-12) for n in plain]
+        assert all(close) is same
+
+
+def test_a_mended_norm_trains_the_statistics_and_predicts_with_them():
+    x, labels = batch(EQUAL)
+    plain = clinic.Clinic(EQUAL)
+    mended = clinic.Clinic(EQUAL, mends={"norm_forward": clinic.norm_forward})
+    for _ in range(3):
+        assert np.isclose(
+            plain.step(x, labels, 0.1), mended.step(x, labels, 0.1), rtol=1e-9
+        )
+    np.testing.assert_allclose(plain.logits(x), mended.logits(x), rtol=1e-9)
+    for name, value in plain.running.items():
+        np.testing.assert_allclose(value, mended.running[name], rtol=1e-9)
+
+
+def test_an_unknown_mend_is_refused():
+    with pytest.raises(ValueError, match="mends: got W, expected affine_backward"):
+        clinic.Clinic(EQUAL, mends={"W": clinic.affine_backward})

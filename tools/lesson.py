@@ -22,6 +22,8 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 LANGUAGE = {"mimetype": "text/x-python", "name": "python", "pygments_lexer": "ipython3"}
 NOT_OURS = ("jupyter", "jupytext", "language_info", "source_map")
 
+FORMULA = re.compile(r"\$\$.+?\$\$|\$[^$\n]+\$", re.DOTALL)
+
 # what tags may make of a cell, and how its id starts
 KINDS = {
     "setup": "setup",
@@ -84,10 +86,23 @@ class Lesson:
         return self.cells[0].lines[0].removeprefix("# ")
 
     @property
+    def reading(self):
+        """Minutes to read the lesson, by the rule that CONTRIBUTING.md states."""
+        text = "\n".join(cell.source for cell in self.of("text"))
+        words = len(FORMULA.sub(" ", text).split())
+        code = self.of("setup", "code")
+        shown = [c for c in code if "hidden" not in c.meta.get("tags", [])]
+        lines = sum(bool(line.strip()) for cell in shown for line in cell.lines)
+        figures = sum(cell.source.count("plots.show(") for cell in code)
+        formulas = len(FORMULA.findall(text))
+        minutes = words / 200 + formulas / 10 + lines / 12 + figures / 2
+        return 5 * max(1, round(minutes / 5))
+
+    @property
     def totals(self):
         """What `{{minutes}}` and `{{points}}` stand for."""
         tasks = self.of("exercise", "question")
-        minutes = [self.course.get("reading", 0), *(c.meta["minutes"] for c in tasks)]
+        minutes = [self.reading, *(c.meta["minutes"] for c in tasks)]
         return {"minutes": sum(minutes), "points": sum(c.meta["points"] for c in tasks)}
 
     def of(self, *kinds):

@@ -40,9 +40,8 @@ def rule(*kinds):
 
 
 def front_matter(lesson):
-    for key, kind in {"builds": str, "reading": int}.items():
-        if not isinstance(lesson.course.get(key), kind):
-            yield 1, f"front matter needs `course: {key}:`"
+    if not isinstance(lesson.course.get("builds"), str):
+        yield 1, "front matter needs `course: builds:`"
 
 
 def title(lesson):
@@ -129,6 +128,18 @@ def check_call(cell, lesson):
         wanted = f"check.{cell.owner.function}({cell.owner.defines})"
         if [ast.unparse(node) for node in _parse(cell).body[-1:]] != [wanted]:
             yield len(cell.lines) - 1, f"the last line must be `{wanted}`"
+
+
+@rule("code")
+def yours_or_the_reference(cell, lesson):
+    above = {c.function: c.defines for c in lesson.of("exercise") if c.line < cell.line}
+    for node in ast.walk(_parse(cell)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "check.yours":
+            given = [ast.unparse(argument).strip("'") for argument in node.args]
+            known = any([name, what] == given[:2] for name, what in above.items())
+            if len(given) != 3 or not known:
+                wanted = "check.yours(name of an exercise above, what it defines, ...)"
+                yield node.lineno - 1, f"write `{wanted}`"
 
 
 @rule("task")

@@ -5,7 +5,12 @@ import numpy as np
 from bn_helpers import gradcheck, norms
 
 from ..common import batch, moments, same_dtype
-from ..drivers.lesson_02 import drive_layer, drive_numerical_gradient
+from ..drivers.lesson_02 import (
+    drive_claims,
+    drive_layer,
+    drive_line_ups,
+    drive_numerical_gradient,
+)
 from ..engine import Exercise, Property
 from ..forms import lesson_02 as forms
 
@@ -278,6 +283,196 @@ class BatchStatisticsInEvaluation(forms.Layer):
         return self.gamma * self.x_hat + self.beta
 
 
+def _inverse_std(var, eps):
+    return 1 / np.sqrt(var + eps)
+
+
+def weighted(dy, x_hat, var, gamma, eps=1e-5, through_var=1, through_mean=1):
+    """The closed form, with the terms of variance and mean weighed."""
+    dgamma, dbeta = (dy * x_hat).sum(0), dy.sum(0)
+    paths = (through_mean * dbeta + through_var * x_hat * dgamma) / len(dy)
+    return gamma * _inverse_std(var, eps) * (dy - paths), dgamma, dbeta
+
+
+# --- variance_path -------------------------------------------------------------------
+
+
+def variance_reference(dx_hat, x, mu, var, eps=1e-5):
+    return -0.5 * (dx_hat * (x - mu)).sum(0) * _inverse_std(var, eps) ** 3
+
+
+def path_cases(rng):
+    def case(N, D, *eps):
+        x, _, _ = batch(rng, N, D)
+        return (upstream(rng, N, D), x, x.mean(0), x.var(0), *eps)
+
+    return [case(12, 5), case(9, 3, 0.1), case(8, 17, 1e-3)]
+
+
+VARIANCE_PATH = Exercise(
+    "variance_path",
+    variance_reference,
+    ("dx_hat", "x", "mu", "var", "eps"),
+    ("dvar",),
+    path_cases,
+    extra=(same_dtype(("dvar",)),),
+)
+
+
+# --- mean_paths ----------------------------------------------------------------------
+
+
+def mean_reference(dx_hat, x, center, var, dvar, eps=1e-5):
+    direct = -dx_hat.sum(0) * _inverse_std(var, eps)
+    return direct, -2 * dvar * (x - center).mean(0)
+
+
+def mean_cases(rng):
+    def case(N, D, *eps):
+        x, _, _ = batch(rng, N, D)
+        center = x.mean(0) + x.std(0) * rng.uniform(0.5, 1.5, D)
+        var = ((x - center) ** 2).mean(0)
+        return (upstream(rng, N, D), x, center, var, rng.normal(0, 2, D), *eps)
+
+    return [case(12, 5), case(9, 3, 0.1), case(8, 17, 1e-3)]
+
+
+MEAN_PATHS = Exercise(
+    "mean_paths",
+    mean_reference,
+    ("dx_hat", "x", "center", "var", "dvar", "eps"),
+    ("direct", "through_var"),
+    mean_cases,
+    extra=(same_dtype(("direct", "through_var")),),
+)
+
+
+# --- find_wrong_backward -------------------------------------------------------------
+
+# what a suspect's code weighs wrongly: the paths through the variance and the mean
+SUSPECTS = {
+    "detached statistics": lambda N: (0, 0),
+    "variance path missing": lambda N: (0, 1),
+    "mean path missing": lambda N: (1, 0),
+    "divided by N − 1": lambda N: (N / (N - 1), 1),
+}
+
+
+def line_up_cases(rng):
+    def line_up(N, D, K, weights):
+        x, gamma, beta = batch(rng, N, D)
+        x = x / x.std(0)  # so that eps cannot be seen
+        cache = norms.batchnorm_forward(x, gamma, beta)[1]
+        dx = [
+            weighted(upstream(rng, N, D), cache.x_hat, cache.var, gamma)[0]
+            for _ in range(K)
+        ]
+        at, dy = rng.integers(K), upstream(rng, N, D)
+        dx[at] = weighted(dy, cache.x_hat, cache.var, gamma, 1e-5, *weights(N))[0]
+        dx = dx * 10 ** rng.uniform(-2, 2, (K, 1, 1))  # size tells nothing
+        return cache.x_hat, dx
+
+    def group(weights, N, D, K, tries=8):
+        ups = [line_up(N, D, K, weights) for _ in range(tries)]
+        return [np.array(part) for part in zip(*ups, strict=True)]
+
+    def case(N, D, K):
+        parts = [group(weights, N, D, K) for weights in SUSPECTS.values()]
+        return tuple(array for pair in parts for array in pair)
+
+    return [case(12, 5, 4), case(8, 3, 6)]
+
+
+def find_wrong_backward(x_hat, dx):
+    return _most_suspect(dx, dx.sum(1), np.einsum("knd,nd->kd", dx, x_hat))
+
+
+def _most_suspect(dx, *sums):
+    worst = np.max([np.abs(s).max(1) for s in sums], axis=0)
+    return int((worst / np.abs(dx).max((1, 2))).argmax())
+
+
+FIND_WRONG_BACKWARD = Exercise(
+    "find_wrong_backward",
+    find_wrong_backward,
+    tuple(f"{part} ({name})" for name in SUSPECTS for part in ("x_hat", "dx")),
+    tuple(f"index, {name}" for name in SUSPECTS),
+    line_up_cases,
+    drive=drive_line_ups,
+)
+
+
+# --- gradients_agree -----------------------------------------------------------------
+
+
+def _spoiled(fault, truth, dy, x, gamma, rng):
+    """The claim of code with this fault."""
+    dx, dgamma, dbeta = (value.copy() for value in truth)
+    N = len(x)
+    x_hat, _ = norms.normalize_forward(x, (0,))
+    if fault == "gamma left out":
+        dx = weighted(dy, x_hat, x.var(0), np.ones_like(gamma))[0]
+    elif fault == "variance path missing":
+        dx = weighted(dy, x_hat, x.var(0), gamma, through_var=0)[0]
+    elif fault == "divided by N − 1":
+        dx = weighted(dy, x_hat, x.var(0), gamma, through_var=N / (N - 1))[0]
+    elif fault == "one element wrong":
+        dx[tuple(rng.integers(dx.shape))] += 0.01 * np.abs(dx).max()
+    elif fault == "dgamma averaged":
+        dgamma = dgamma / N
+    else:
+        dbeta = upstream(rng, *x.shape).sum(0)
+    return dx, dgamma, dbeta
+
+
+FAULTS = (
+    "gamma left out",
+    "variance path missing",
+    "divided by N − 1",
+    "one element wrong",
+    "dgamma averaged",
+    "dbeta from elsewhere",
+)
+
+
+def claim_cases(rng):
+    """One case: for each fault, right claims and claims with the fault, shuffled."""
+
+    def claim(fault, right):
+        x, gamma, beta = batch(rng, 9, 3)
+        x, dy = x / x.std(0), upstream(rng, 9, 3)
+        x_hat, _ = norms.normalize_forward(x, (0,))
+        truth = weighted(dy, x_hat, x.var(0), gamma)
+        wrong = _spoiled(fault, truth, dy, x, gamma, rng)
+        return x, gamma, beta, dy, *(truth if right else wrong)
+
+    claims = [
+        claim(fault, right)
+        for fault in FAULTS
+        for right in rng.permutation([True, True, False, False])
+    ]
+    return [tuple(np.array(part) for part in zip(*claims, strict=True))]
+
+
+def _agreement(chosen):
+    def verdict(x, gamma, beta, dy, *claim):
+        x_hat, _ = norms.normalize_forward(x, (0,))
+        truth = weighted(dy, x_hat, x.var(0), gamma)
+        return all(np.allclose(truth[k], claim[k], 1e-4, 1e-4) for k in chosen)
+
+    return verdict
+
+
+GRADIENTS_AGREE = Exercise(
+    "gradients_agree",
+    _agreement((0, 1, 2)),
+    ("x", "gamma", "beta", "dy", "dx", "dgamma", "dbeta"),
+    tuple(f"verdicts, {fault}" for fault in FAULTS),
+    claim_cases,
+    drive=drive_claims,
+)
+
+
 EXERCISES = (
     NUMERICAL_GRADIENT,
     PARAM_GRADIENTS,
@@ -285,4 +480,8 @@ EXERCISES = (
     BATCHNORM_BACKWARD,
     BATCHNORM_INFERENCE_BACKWARD,
     BATCHNORM1D,
+    VARIANCE_PATH,
+    MEAN_PATHS,
+    FIND_WRONG_BACKWARD,
+    GRADIENTS_AGREE,
 )

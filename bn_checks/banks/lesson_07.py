@@ -4,16 +4,16 @@ import numpy as np
 
 from bn_helpers.gradcheck import direction_and_size
 
-from ..drivers.lesson_07 import drive_torch_batchnorm
+from ..drivers.lesson_07 import drive_torch_batchnorm, drive_ward
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_07 as forms
 
 S2 = "section 2, Measure a gradient's direction and size"
-S6 = "section 6, Ask ReLU where it stood"
+S6 = "section 6, Watch the error enter between two layers"
 S7 = "section 7, Read a formula to the letter"
 S9 = "section 9, Predict one image"
-S10 = "section 10, Leave the logits alone"
-S11 = "section 11, Survive float32"
+S10 = "section 10, Watch a sure network guess"
+S11 = "section 11, Get another answer in float32"
 S12 = "section 12, Mend a module from the wild"
 
 
@@ -605,6 +605,111 @@ class Detached(forms.BatchNorm):
         return self.gamma * (x - mean) / torch.sqrt(var + EPS) + self.beta
 
 
+# --- diagnose ------------------------------------------------------------------------
+
+SIGNS = (
+    "gamma and beta summed",
+    "W too early",
+    "b too early",
+    "between two layers",
+    "gamma twice",
+    "detached statistics",
+)
+
+
+ILLNESSES = {  # what else a patient has, beside its sums: flags and the clinic's names
+    (): [()],
+    (1,): [("W too early",)],
+    (2,): [("b too early",)],
+    (1, 2): [("W too early", "b too early")],
+    (3,): [("no W",), ("ReLU at z",)],
+    (4,): [("gamma twice",)],
+    (5,): [("detached statistics",)],
+}
+
+
+def patient(rng, flags, summed):
+    """Cosines and sizes (3, 4) of a patient with these faults, and its flags (6,)."""
+    D, N = int(rng.integers(8, 13)), int(rng.integers(16, 65))
+    x, labels = rng.normal(0.5, 1, (D, N)), rng.integers(0, D, N)
+    net = [
+        (rng.normal(0, np.sqrt(2 / D), (D, D)), *scale_and_shift(rng, D))
+        for _ in range(3)
+    ]
+    faults = ILLNESSES[flags][rng.integers(len(ILLNESSES[flags]))]
+    faults = {*faults, *(["sums"] if summed else [])}
+    pairs = zip(
+        patient_gradients(net, x, labels, faults),
+        patient_gradients(net, x, labels),
+        strict=True,
+    )
+    report = np.array([direction_and_size(*pair) for pair in pairs]).reshape(3, 4, 2)
+    truth = np.isin(np.arange(6), [*flags, *([0] if summed else [])]).astype(int)
+    return report[..., 0], report[..., 1], truth
+
+
+def patient_gradients(net, x, labels, faults=()):
+    """Gradients of gamma, beta, W and b, from the loss backward, as the faults have it.
+
+    net holds (W, gamma, beta) per layer; each is affine, batch norm, ReLU but the last.
+    """
+    a, kept = x, []
+    for W, gamma, beta in net:
+        z = W @ a
+        mu, var = moments(z)
+        x_hat = (z - mu) / np.sqrt(var + EPS)
+        y = gamma * x_hat + beta
+        kept.append((W, gamma, a, x_hat, var, z if "ReLU at z" in faults else y))
+        a = np.maximum(y, 0)
+    share = 1 / len(labels) if "sums" in faults else 1
+    da = loss_and_slope(y, labels)[1] / share  # the sum's slope, or the mean's
+    gradients = []
+    for at, (W, gamma, a, x_hat, var, gate) in enumerate(reversed(kept)):
+        dy = da if at == 0 else da * (gate > 0)  # no ReLU behind the last layer
+        da, new = _layer_gradients(dy, W, gamma, a, x_hat, var, share, faults)
+        gradients += new
+    return gradients
+
+
+def _layer_gradients(dy, W, gamma, a, x_hat, var, share, faults):
+    g = gamma * dy if "gamma twice" in faults else dy
+    dz = behind_the_norm(g, x_hat, var, gamma)
+    if "detached statistics" in faults:
+        dz = gamma / np.sqrt(var + EPS) * g
+    dW = (dy if "W too early" in faults else dz) @ a.T
+    db = rows(dy if "b too early" in faults else dz)
+    da = dz if "no W" in faults else W.T @ dz
+    return da, [rows(g * x_hat), rows(g), share * dW, share * db]
+
+
+def patient_cases(rng):
+    """One case: each illness with and without the sums, twice, in random order."""
+    kinds = [(flags, summed) for flags in ILLNESSES for summed in (0, 1)] * 2
+    ward = [patient(rng, *kinds[i])[:2] for i in rng.permutation(len(kinds))]
+    return [tuple(np.array(part) for part in zip(*ward, strict=True))]
+
+
+def diagnose(cosine, size):
+    wrong, faults = np.abs(cosine - 1) > 1e-4, np.zeros(6, int)
+    faults[0] = size[0, :2].max() > 4
+    if wrong[0, :2].any():
+        faults[4] = 1
+    elif wrong[1, :2].any():
+        faults[5 if wrong[0, 3] else 3] = 1
+    else:
+        faults[1:3] = wrong[0, 2:]
+    return faults
+
+
+DIAGNOSE = Exercise(
+    "diagnose",
+    diagnose,
+    ("cosine", "size"),
+    SIGNS,
+    patient_cases,
+    drive=drive_ward,
+)
+
 EXERCISES = (
     DIRECTION_AND_SIZE,
     AFFINE_BACKWARD,
@@ -616,4 +721,5 @@ EXERCISES = (
     OUTPUT_LAYER,
     NORMALIZE,
     TORCH_BATCHNORM,
+    DIAGNOSE,
 )

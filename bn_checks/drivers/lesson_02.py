@@ -79,3 +79,19 @@ def _together(values):
     except ValueError:
         shapes = ", ".join(str(value.shape) for value in values)
         return f"{MISSING}{', '.join(START)} start with the shapes {shapes}"
+
+
+def drive_line_ups(student, *arrays):
+    """Show the student each line-up: x_hat (T, N, D) and dx (T, K, N, D) by turns."""
+    pairs = zip(arrays[::2], arrays[1::2], strict=True)
+    return tuple(_each(student, *pair) for pair in pairs)
+
+
+def drive_claims(student, *arrays):
+    """Let the student judge each claim; six faults share the first axis evenly."""
+    verdicts = _each(lambda *claim: int(bool(student(*claim))), *arrays)
+    return tuple(np.split(verdicts, 6))
+
+
+def _each(function, *stacks):
+    return np.array([function(*parts) for parts in zip(*stacks, strict=True)])

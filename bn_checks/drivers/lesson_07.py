@@ -3,6 +3,15 @@
 PyTorch is imported where it is used: most exercises of the lesson do without it.
 """
 
+import numpy as np
+
+
+def drive_ward(student, cosine, size):
+    """Show the student each patient; return its answers by fault, six arrays (T,)."""
+    patients = zip(cosine, size, strict=True)
+    answers = [np.asarray(student(*patient)).reshape(6) for patient in patients]
+    return tuple(np.array(answers, dtype=int).T)
+
 
 def drive_torch_batchnorm(student, x, dy, gamma, beta):
     """Train the module on the batches x; then evaluate it, save it and load it.
