@@ -316,6 +316,7 @@ VARIANCE_PATH = Exercise(
     ("dvar",),
     path_cases,
     extra=(same_dtype(("dvar",)),),
+    forms=(variance_reference,),
 )
 
 
@@ -344,6 +345,7 @@ MEAN_PATHS = Exercise(
     ("direct", "through_var"),
     mean_cases,
     extra=(same_dtype(("direct", "through_var")),),
+    forms=(mean_reference,),
 )
 
 
@@ -399,6 +401,7 @@ FIND_WRONG_BACKWARD = Exercise(
     tuple(f"index, {name}" for name in SUSPECTS),
     line_up_cases,
     drive=drive_line_ups,
+    forms=(find_wrong_backward,),
 )
 
 
@@ -470,6 +473,7 @@ GRADIENTS_AGREE = Exercise(
     tuple(f"verdicts, {fault}" for fault in FAULTS),
     claim_cases,
     drive=drive_claims,
+    forms=(_agreement((0, 1, 2)),),
 )
 
 

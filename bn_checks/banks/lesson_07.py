@@ -708,6 +708,7 @@ DIAGNOSE = Exercise(
     SIGNS,
     patient_cases,
     drive=drive_ward,
+    forms=(diagnose,),
 )
 
 EXERCISES = (
