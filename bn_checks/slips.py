@@ -247,6 +247,16 @@ def slips(node, form):
             yield from _calls(node, say)
         case ast.Compare():
             yield from _comparisons(node, say)
+        case ast.Attribute(attr="T", value=value) if say(value):
+            yield "T", f"{say(value)} is not transposed", 1.5, put("a", a="value")
+        case ast.Name(ctx=ast.Load()):
+            yield from _names(node, form, say)
+        case _:
+            yield from _statements(node, form, say)
+
+
+def _statements(node, form, say):
+    match node:
         case ast.If() | ast.IfExp():
             yield from _branches(node)
         case ast.Assign() | ast.AugAssign():
@@ -258,10 +268,6 @@ def slips(node, form):
             for i, j in combinations(range(len(items)), 2):
                 clause = "two results are returned in each other's place"
                 yield "order", clause, 1.5, _swapped(i, j)
-        case ast.Attribute(attr="T", value=value) if say(value):
-            yield "T", f"{say(value)} is not transposed", 1.5, put("a", a="value")
-        case ast.Name(ctx=ast.Load()):
-            yield from _names(node, form, say)
         case ast.For() | ast.comprehension():
             for clause, text in ROUNDS:
                 yield "loop", clause, 2, _rounds(text)
@@ -578,12 +584,7 @@ def _assignments(node, form, say):
                     clause = f"the averages run over {words}"
                     yield f"axes {text}", clause, 0.7, _value(text)
         case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
-            yield "never", f"{name} is never set anew", 1, left_out
-            if name[0] == "d":
-                text = f"a + getattr(self, {name!r}, 0)"
-                yield "pile", f"{name} piles up from call to call", 0.9, _value(text)
-            if name.startswith("running_") or name in ("gamma", "beta"):
-                yield "start", f"{name} starts at 0", 1.3, _value("0 * a")
+            yield from _attribute(name)
         case ast.Assign(targets=[ast.Name(id=name)]):
             if name == "var" and isinstance(node.value, ast.Call):
                 clause = "eps is added to the variance itself"
@@ -603,6 +604,16 @@ def _assignments(node, form, say):
             replaced = copy.deepcopy(target)
             yield "aug", clause, 2, lambda n: ast.Assign([replaced], n.value)
             yield "aug", "a step is left out", 2.4, left_out
+
+
+def _attribute(name):
+    """What happens to an attribute of the learner's object."""
+    yield "never", f"{name} is never set anew", 1, left_out
+    if name[0] == "d":
+        text = f"a + getattr(self, {name!r}, 0)"
+        yield "pile", f"{name} piles up from call to call", 0.9, _value(text)
+    if name.startswith("running_") or name in ("gamma", "beta"):
+        yield "start", f"{name} starts at 0", 1.3, _value("0 * a")
 
 
 def _counts(form):

@@ -497,25 +497,30 @@ def _marked(verdict, gradebook):
     # a mark for an earlier text does not count until a person has looked again
     marks = {g.name: _mark(g) for g in marked if not g.needs_manual_grade}
     comments = {c.name: c.manual_comment or "" for c in notebook.comments}
-    settled = 0.0 if verdict.unreadable and marks else None
+    return _reviewed(_with_marks(verdict, course, marks, comments))
 
-    def marked_as(name, task):
-        machine = settled if task.points is None else task.points
+
+def _with_marks(verdict, course, marks, comments):
+    """The verdict with points and comments by the ids of their cells."""
+    unread = 0.0 if verdict.unreadable and marks else None
+
+    def points(name, task):
+        machine = unread if task.points is None else task.points
         return marks.get(_cell(course, name), machine)
 
     exercises = {
-        name: replace(exercise, points=marked_as(name, exercise))
+        name: replace(exercise, points=points(name, exercise))
         for name, exercise in verdict.exercises.items()
     }
     answers = {
         name: replace(
             answer,
-            points=marked_as(name, answer),
+            points=points(name, answer),
             comment=comments.get(_cell(course, name), ""),
         )
         for name, answer in verdict.answers.items()
     }
-    return _reviewed(replace(verdict, exercises=exercises, answers=answers))
+    return replace(verdict, exercises=exercises, answers=answers)
 
 
 def _reviewed(verdict):

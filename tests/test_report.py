@@ -131,7 +131,7 @@ def test_tasks_have_a_row_each_with_their_mistakes(tmp_path):
     written(tmp_path, verdict("ada", **WAITING))
     assert rows(tmp_path, "tasks.csv")[1:] == [
         ["ada", "01_forward_pass", "exercise", "batchnorm_forward", "0.9", "3"]
-        + ["unbiased variance"],
+        + ["the variance divides by the count minus 1"],
         ["ada", "01_forward_pass", "exercise", "update_running_stats", "0", "3", ""],
         ["ada", "01_forward_pass", "question", "redundant-bias", "", "1", ""],
     ]
@@ -190,7 +190,7 @@ def test_no_name_is_a_formula(tmp_path, start):
 def test_a_student_reads_what_was_found(tmp_path):
     text = page(written(tmp_path, verdict("ada")), "ada")
     assert "<code>batchnorm_forward</code>: 0.9 of 3 points" in text
-    assert "Your variance divides by N − 1" in text
+    assert "the variance divides by the count minus 1" in text
     assert "Reread section 2, Normalize a batch." in text
     assert "The mistake named above explains this, too." in text
     assert "<code>update_running_stats</code>: 0 of 3 points, not attempted" in text
@@ -355,7 +355,9 @@ def test_the_overview_counts_mistakes_and_sorts_exercises(tmp_path):
     students = [verdict("ada"), verdict("bob"), verdict("cy", **good)]
     text = overview(written(tmp_path, *students))
     assert re.search(
-        r"unbiased variance</th>.*?class=\"number\">2</td>", text, re.DOTALL
+        r"the variance divides by the count minus 1</th>.*?class=\"number\">2</td>",
+        text,
+        re.DOTALL,
     )
     hard, easy = report.exercise_rows(report.students_of(students))
     assert (hard["name"], hard["share"], hard["blank"]) == (

@@ -13,11 +13,18 @@ from . import Unusable
 def network(name, widths):
     """The network of a name, and the kind of module to watch in it."""
     with torch.random.fork_rng(devices=[]):  # the notebook's random numbers stay
-        first, second, last = (nn.Linear(i, o) for i, o in pairwise(widths))
+        linear = [nn.Linear(i, o) for i, o in pairwise(widths)]
         convolution = nn.Conv1d(1, 1, 3, padding=1)
     norms = [nn.BatchNorm1d(width) for width in widths[1:3]]
+    as_image = nn.Unflatten(1, (1, widths[0])), convolution, nn.Flatten()
+    layers, kind = _networks(*linear, norms, as_image)[name]
+    return nn.Sequential(*layers).double(), kind
+
+
+def _networks(first, second, last, norms, as_image):
+    """Layers, and the kind to watch, by name."""
     shared, inner = nn.Tanh(), nn.Sequential
-    built = {
+    return {
         "batch norm": (
             [first, norms[0], nn.Sigmoid(), second, norms[1], nn.Sigmoid(), last],
             nn.Sigmoid,
@@ -31,18 +38,11 @@ def network(name, widths):
             nn.Tanh,
         ),
         "convolution": (
-            [
-                nn.Unflatten(1, (1, widths[0])),
-                convolution,
-                nn.Flatten(),
-                *(first, norms[0], nn.Sigmoid(), second, nn.Sigmoid(), last),
-            ],
+            [*as_image, first, norms[0], nn.Sigmoid(), second, nn.Sigmoid(), last],
             nn.Sigmoid,
         ),
         "reused": ([first, shared, inner(second, shared), last], nn.Tanh),
     }
-    layers, kind = built[name]
-    return nn.Sequential(*layers).double(), kind
 
 
 def filled(model, seed):
