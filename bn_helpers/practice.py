@@ -7,268 +7,15 @@ from gamma and beta, and `GhostBatchNorm1d` normalizes parts of a batch.
 """
 
 import copy
-from functools import partial
+import inspect
+from collections import namedtuple
+from contextlib import contextmanager
 
 import torch
 from torch import fx, nn
+from torch.nn import functional as F
 
-BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d, nn.SyncBatchNorm)
-FOLDABLE = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
-
-
-# folding
-
-
-def fold_batchnorm(weight, bias, gamma, beta, running_mean, running_var, eps=1e-5):
-    """Weight and bias of the one affine layer that does what two did.
-
-        scale  = gamma / sqrt(running_var + eps)
-        weight = scale * weight                          row by row
-        bias   = scale * (bias - running_mean) + beta
-
-    Args:
-        weight: of a linear layer (out, in) or a convolution (out, in, ...).
-        bias: (out,), or None for a layer without.
-        gamma, beta, running_mean, running_var: of the batch norm that follows, (out,).
-        eps: of the batch norm.
-
-    Returns:
-        The folded weight and bias, arrays or tensors like those that came.
-
-    Source: Jacob et al. (2018), section 3.2.
-    """
-    scale = gamma / (running_var + eps) ** 0.5
-    shift = -running_mean if bias is None else bias - running_mean
-    return scale.reshape(-1, *[1] * (weight.ndim - 1)) * weight, scale * shift + beta
-
-
-def fold_layer(layer, bn, name="layer", bn_name="bn"):
-    """A layer that does what layer, then bn, do in evaluation mode.
-
-    Args:
-        layer: nn.Linear for inputs (N, D), nn.Conv1d, nn.Conv2d or nn.Conv3d.
-        bn: the batch norm that follows it, in evaluation mode.
-        name, bn_name: what errors call the two.
-
-    Returns:
-        A new layer, with a bias. It computes in the dtype of `layer`; the folding
-        itself is done in float64.
-
-    Raises:
-        TypeError: the layer is of another kind.
-        ValueError: bn is in training mode, has no running statistics, or has another
-            number of features than the layer has outputs.
-    """
-    if not isinstance(layer, FOLDABLE):
-        kinds = ", ".join(kind.__name__ for kind in FOLDABLE)
-        raise TypeError(f"{name} is a {_kind(layer)}, expected one of {kinds}")
-    _require_fixed(bn, bn_name)
-    if len(layer.weight) != bn.num_features:
-        raise ValueError(
-            f"{name} has {len(layer.weight)} outputs, but {bn_name} has "
-            f"{bn.num_features} features"
-        )
-    one = torch.ones(bn.num_features)
-    gamma, beta = (one, 0 * one) if bn.weight is None else (bn.weight, bn.bias)
-    given = layer.weight, layer.bias, gamma, beta, bn.running_mean, bn.running_var
-    exact = [None if t is None else t.detach().double() for t in given]
-    folded = copy.deepcopy(layer)
-    for key, value in zip(
-        ("weight", "bias"), fold_batchnorm(*exact, bn.eps), strict=True
-    ):
-        setattr(folded, key, nn.Parameter(value.to(layer.weight.dtype)))
-    return folded
-
-
-def fold_model(model, only=None):
-    """A copy of the model in which layers have swallowed the batch norms after them.
-
-    Args:
-        model: in evaluation mode, and such that torch.fx can trace it.
-        only: names of the batch norms to fold; all of them by default.
-
-    Returns:
-        A new model with the same outputs up to rounding. In the place of each folded
-        batch norm stands nn.Identity.
-
-    Raises:
-        ValueError: the model cannot be traced; or a batch norm is in training mode, or
-            its input does not come from one linear or convolutional layer that feeds
-            nothing else. The message names it.
-    """
-    modules = dict(model.named_modules())
-    norms = [name for name, m in modules.items() if isinstance(m, BATCH_NORMS)]
-    if unknown := set(only or ()) - set(norms):
-        raise ValueError(f"only names no batch norm of the model: {sorted(unknown)}")
-    norms = norms if only is None else list(only)
-    for name in norms:
-        _require_fixed(modules[name], name)
-    before = _layers_before(model, modules)
-    folded = copy.deepcopy(model)
-    for name in norms:
-        if name not in before:
-            raise ValueError(f"{name} cannot be folded: it is never called by itself")
-        layer, problem = before[name]
-        if problem:
-            raise ValueError(f"{name} cannot be folded: {problem}")
-        fused = fold_layer(modules[layer], modules[name], layer, name)
-        _replace(folded, layer, fused)
-        _replace(folded, name, nn.Identity())
-    return folded
-
-
-def _layers_before(model, modules):
-    """For each batch norm that is called: the layer before it, or why there is none."""
-    try:
-        nodes = list(fx.symbolic_trace(model).graph.nodes)
-    except Exception as error:
-        raise ValueError(
-            f"{type(model).__name__} cannot be traced by torch.fx: {error}"
-        ) from error
-    calls = [node.target for node in nodes if node.op == "call_module"]
-    found = {}
-    for node in nodes:
-        if node.op == "call_module" and isinstance(modules[node.target], BATCH_NORMS):
-            found[node.target] = _layer_before(node, modules, calls)
-    return found
-
-
-def _layer_before(node, modules, calls):
-    source = node.args[0]
-    before = modules.get(source.target) if source.op == "call_module" else None
-    if not isinstance(before, FOLDABLE):
-        what = source.name if before is None else f"{source.target} ({_kind(before)})"
-        return None, f"its input is {what}, not a linear or convolutional layer"
-    if len(source.users) > 1:
-        return None, f"others use the output of {source.target} too"
-    if calls.count(source.target) > 1 or calls.count(node.target) > 1:
-        return None, f"it or {source.target} is called more than once"
-    return source.target, None
-
-
-def _require_fixed(bn, name):
-    if not isinstance(bn, BATCH_NORMS):
-        raise TypeError(f"{name} is a {_kind(bn)}, expected a batch norm")
-    if bn.running_mean is None:
-        raise ValueError(f"{name} ({_kind(bn)}) has no running statistics to fold")
-    if bn.training:
-        raise ValueError(
-            f"{name} ({_kind(bn)}) is in training mode, where its output depends on "
-            "the batch; call eval() first"
-        )
-
-
-def _kind(module):
-    return type(module).__name__
-
-
-def _replace(model, name, module):
-    parent, _, leaf = name.rpartition(".")
-    setattr(model.get_submodule(parent), leaf, module)
-
-
-# statistics
-
-
-def recalibrate_statistics(model, batches):
-    """Collect running statistics anew: plain averages over these batches.
-
-        running_mean = mean over batches of mu
-        running_var  = mean over batches of the unbiased variance
-
-    Each batch counts the same. Batch norm normalizes with the batch while it collects;
-    everything else, such as dropout, works as in evaluation.
-
-    Args:
-        model: any module; parameters and modes are left as they were.
-        batches: inputs of the model, one after the other, as evaluation will see them:
-            shuffled, not sorted.
-
-    Raises:
-        ValueError: there are no batches; the statistics are as they were.
-
-    Source: Wu & Johnson (2021), section 3, PreciseBN; it aggregates variances
-        differently where batches differ in their means.
-    Agrees with: torch.optim.swa_utils.update_bn for a model without dropout.
-    """
-    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
-    norms = [m for m in norms if m.running_mean is not None]
-    modes = [(m, m.training) for m in model.modules()]
-    before = [(m, m.momentum, copy.deepcopy(m.state_dict())) for m in norms]
-    try:
-        model.eval()
-        for m in norms:
-            m.training, m.momentum = True, None  # None: a plain average
-            m.reset_running_stats()
-        _pass_through(model, batches)
-    except BaseException:
-        for m, _, state in before:
-            m.load_state_dict(state)
-        raise
-    finally:
-        for m, momentum, _ in before:
-            m.momentum = momentum
-        for m, mode in modes:
-            m.training = mode
-
-
-def _pass_through(model, batches):
-    seen = False
-    with torch.no_grad():
-        for x in batches:
-            model(x)
-            seen = True
-    if not seen:
-        raise ValueError("batches is empty; statistics need at least one batch")
-
-
-# training
-
-
-def freeze_batchnorm(model):
-    """Keep all batch norms as they are, whatever is trained around them.
-
-    They normalize with their running statistics, which do not move, and gamma and beta
-    get no gradient. `model.train()` does not wake them. The rest is not touched.
-
-    Args:
-        model: any module; changed in place. An optimizer made before may still apply
-            weight decay to gamma and beta if they hold gradients: these are dropped.
-
-    Returns:
-        The model.
-    """
-    for module in model.modules():
-        if isinstance(module, BATCH_NORMS):
-            module.eval()
-            module.train = partial(_stay, module)  # model.train() comes by here
-            for p in module.parameters():
-                p.requires_grad_(False)
-                p.grad = None
-    return model
-
-
-def _stay(module, mode=True):
-    return module
-
-
-def decay_groups(model, weight_decay):
-    """Parameter groups of an optimizer that decays weights, and spares the rest.
-
-    Args:
-        model: any module.
-        weight_decay: for weights of linear and convolutional layers; gamma, beta and
-            biases get none.
-
-    Returns:
-        Two groups, as `torch.optim` takes them.
-    """
-    weights = [p for p in model.parameters() if p.ndim > 1]
-    spared = [p for p in model.parameters() if p.ndim <= 1]
-    return [
-        {"params": weights, "weight_decay": weight_decay},
-        {"params": spared, "weight_decay": 0.0},
-    ]
+# layers
 
 
 class GhostBatchNorm1d(nn.BatchNorm1d):
@@ -301,3 +48,501 @@ class GhostBatchNorm1d(nn.BatchNorm1d):
                 for part in x.split(self.ghost)
             ]
         )
+
+
+class FrozenBatchNorm(nn.Module):
+    """A batch norm with one mode, evaluation. `freeze_batchnorm` makes it in place.
+
+        y = gamma * (x - running_mean) / sqrt(running_var + eps) + beta
+
+    It is the layer it was, with another class: parameters, buffers, hooks and the names
+    in state_dict are the same. It is no longer one of PyTorch's batch norms, so
+    `convert_sync_batchnorm` passes it by.
+
+    Attributes:
+        kind: the class that it had.
+
+    Agrees with: torchvision.ops.FrozenBatchNorm2d, for all shapes.
+    """
+
+    def forward(self, x):
+        """y, the shape of x."""
+        self.kind._check_input_dim(self, x)
+        moments = self.running_mean, self.running_var
+        return F.batch_norm(x, *moments, self.weight, self.bias, eps=self.eps)
+
+    def train(self, mode=True):
+        """The layer as it is, whatever the mode."""
+        return self
+
+    def extra_repr(self):
+        return f"{self.num_features}, kind={self.kind.__name__}"
+
+
+BATCH_NORMS = (
+    nn.BatchNorm1d,
+    nn.BatchNorm2d,
+    nn.BatchNorm3d,
+    nn.SyncBatchNorm,
+    FrozenBatchNorm,
+)
+
+
+# folding
+
+# how many axes an input (N, C, ...) of these has
+AXES = {nn.Linear: 2, nn.Conv1d: 3, nn.Conv2d: 4, nn.Conv3d: 5}
+NORM_AXES = {
+    nn.BatchNorm1d: {2, 3},
+    GhostBatchNorm1d: {2, 3},
+    nn.BatchNorm2d: {4},
+    nn.BatchNorm3d: {5},
+    nn.SyncBatchNorm: {2, 3, 4, 5},
+}
+
+
+def fold_batchnorm(weight, bias, gamma, beta, running_mean, running_var, eps=1e-5):
+    """Weight and bias of the one affine layer that does what two did.
+
+        scale  = gamma / sqrt(running_var + eps)
+        weight = scale * weight                          row by row
+        bias   = scale * (bias - running_mean) + beta
+
+    Args:
+        weight: of a linear layer (out, in) or a convolution (out, in, ...).
+        bias: (out,), or None for a layer without.
+        gamma, beta, running_mean, running_var: of the batch norm that follows, (out,).
+        eps: of the batch norm.
+
+    Returns:
+        The folded weight and bias, arrays or tensors like those that came.
+
+    Source: Jacob et al. (2018), section 3.2.
+    """
+    scale = gamma / (running_var + eps) ** 0.5
+    shift = -running_mean if bias is None else bias - running_mean
+    return scale.reshape(-1, *[1] * (weight.ndim - 1)) * weight, scale * shift + beta
+
+
+def fold_layer(layer, bn, name="layer", bn_name="bn"):
+    """A layer that does what layer, then bn, do in evaluation mode.
+
+    Args:
+        layer: nn.Linear for inputs (N, D), nn.Conv1d, nn.Conv2d or nn.Conv3d for
+            batches of samples.
+        bn: the batch norm that follows it, in evaluation mode.
+        name, bn_name: what errors call the two.
+
+    Returns:
+        A new layer, with a bias. It computes in the dtype of `layer`, on its device;
+        the folding itself is done in float64.
+
+    Raises:
+        TypeError: one of the two is of another kind.
+        ValueError: bn is in training mode, has no running statistics, or normalizes
+            another axis or number of features than the layer puts out; one of the two
+            has hooks or a forward of its own; or the result overflows the dtype.
+
+    Agrees with: torch.nn.utils.fuse_conv_bn_eval and fuse_linear_bn_eval.
+    """
+    if type(layer) not in AXES:
+        kinds = ", ".join(kind.__name__ for kind in AXES)
+        raise TypeError(f"{name} is a {_kind(layer)}, expected one of {kinds}")
+    _require_fixed(bn, bn_name)
+    if problem := _mismatch(layer, bn, name, bn_name):
+        raise ValueError(problem)
+    affine = bn.weight, bn.bias, bn.running_mean, bn.running_var
+    exact = [_exact(t) for t in (layer.weight, layer.bias, *affine)]
+    for k, value in ((2, 1.0), (3, 0.0)):  # gamma and beta, where bn has none
+        if exact[k] is None:
+            exact[k] = torch.full_like(exact[4], value)
+    folded = copy.deepcopy(layer)
+    results = fold_batchnorm(*exact, bn.eps)
+    for key, value in zip(("weight", "bias"), results, strict=True):
+        rounded = value.to(layer.weight)
+        if not value.is_meta and (rounded.isinf() & value.isfinite()).any():
+            raise ValueError(f"{bn_name} folded into {name} overflows {rounded.dtype}")
+        setattr(folded, key, nn.Parameter(rounded))
+    return folded
+
+
+def fold_model(model, only=None):
+    """A copy of the model in which layers have swallowed the batch norms after them.
+
+    Args:
+        model: in evaluation mode, and such that torch.fx can trace it.
+        only: names of the batch norms to fold; by default all but those in blocks that
+            the forward pass does not enter, such as a head for training only.
+
+    Returns:
+        A new model with the same outputs up to rounding. In the place of each folded
+        batch norm stands nn.Identity; where the batch norm took inputs of several
+        numbers of axes, one that raises a ValueError for those that do not fold, such
+        as (N, C, L) after nn.Linear.
+
+    Raises:
+        ValueError: the model cannot be traced; or a batch norm is in training mode, or
+            its input does not come from one plain linear or convolutional layer that
+            feeds nothing else and whose weight nobody else reads. The message names it.
+    """
+    modules = dict(model.named_modules())
+    norms = [name for name, m in modules.items() if isinstance(m, BATCH_NORMS)]
+    if unknown := set(only or ()) - set(norms):
+        raise ValueError(f"only names no batch norm of the model: {sorted(unknown)}")
+    norms = norms if only is None else list(only)
+    for name in norms:
+        _require_fixed(modules[name], name or "the model")
+    before = _traces(model, norms)
+    if only is None:
+        norms = [name for name in norms if _reached(name, before, modules)]
+    layers = {name: _layer_before(name, before, modules) for name in norms}
+    fused = {
+        layer: fold_layer(modules[layer], modules[name], layer, name)
+        for name, layer in layers.items()
+    }
+    folded = copy.deepcopy(model)
+    for name, layer in layers.items():
+        _replace(folded, layer, fused[layer])
+        _replace(folded, name, _nothing(modules[layer], modules[name], name))
+    _require_same_way(folded, before, norms)
+    return folded
+
+
+class Folded(nn.Identity):
+    """What is left of a batch norm: a look at the number of axes."""
+
+    def __init__(self, name, axes):
+        super().__init__()
+        self.name, self.axes = name, axes
+
+    def forward(self, x):
+        """x.
+
+        Raises:
+            ValueError: x has another number of axes than the layer was folded for.
+        """
+        if x.ndim != self.axes:
+            raise ValueError(
+                f"{self.name} was folded for inputs with {self.axes} axes, got shape "
+                f"{tuple(x.shape)}; there it would normalize another axis"
+            )
+        return x
+
+    def extra_repr(self):
+        return f"axes={self.axes}"
+
+
+Trace = namedtuple("Trace", "nodes computed entered")
+
+
+class _Tracer(fx.Tracer):
+    """torch.fx's, which notes the names of all modules that it enters."""
+
+    def __init__(self):
+        super().__init__()
+        self.entered = {""}
+
+    def call_module(self, m, forward, args, kwargs):
+        self.entered.add(self.path_of_module(m))
+        return super().call_module(m, forward, args, kwargs)
+
+    def is_leaf_module(self, module, name):
+        ours = FrozenBatchNorm, GhostBatchNorm1d, Folded
+        return type(module) in ours or super().is_leaf_module(module, name)
+
+
+def _traces(model, norms):
+    """What forward does: with its optional arguments given, and with their defaults."""
+    given = inspect.signature(model.forward).parameters.values()
+    defaults = {p.name: p.default for p in given if p.default is not p.empty}
+    try:
+        if "forward" in vars(model):
+            raise TypeError("its forward is set on the instance")
+        choices = [None, defaults] if defaults else [None]
+        return [_trace(model, chosen) for chosen in choices]
+    except Exception as error:
+        raise ValueError(
+            f"{_kind(model)} cannot be traced by torch.fx, so {_listed(norms)} cannot "
+            f"be folded: {error}"
+        ) from error
+
+
+def _require_same_way(folded, before, norms):
+    """Forward does what it did, with other modules: it reaches them by name only."""
+    try:
+        after = list(map(_record, _traces(folded, norms)))
+    except ValueError:
+        after = None
+    if after != list(map(_record, before)):
+        raise ValueError(
+            f"{_listed(norms)} cannot be folded: the model also uses what is in them "
+            "or in the layers before them without calling them by name"
+        )
+
+
+def _listed(norms):
+    return ", ".join(name or "the model" for name in norms) or "nothing"
+
+
+def _trace(model, concrete):
+    """What one pass does: fx nodes, tensors it computed, modules it entered."""
+    known, tracer = set(vars(model)), _Tracer()
+    nodes = list(tracer.trace(model, concrete).nodes)
+    computed = {key: vars(model).pop(key) for key in set(vars(model)) - known}
+    return Trace(nodes, computed, tracer.entered)
+
+
+def _record(trace):
+    """A trace as plain text and numbers, to compare."""
+    nodes = [(n.op, str(n.target), str(n.args), str(n.kwargs)) for n in trace.nodes]
+    return nodes, {k: torch.as_tensor(v).tolist() for k, v in trace.computed.items()}
+
+
+def _layer_before(name, traces, modules):
+    """Name of the layer whose output alone the batch norm takes, in every trace."""
+    found, problem = set(), None
+    for nodes in (trace.nodes for trace in traces):
+        calls = [n for n in nodes if n.op == "call_module" and n.target == name]
+        layer, problem = None, "it is never called by itself"
+        if calls:
+            layer, problem = _source(calls[0], nodes, modules)
+        found.add(layer)
+        if len(found) > 1:
+            problem = problem or "what stands before it depends on the arguments"
+        if problem:
+            raise ValueError(f"{_listed([name])} cannot be folded: {problem}")
+    return found.pop()
+
+
+def _reached(name, traces, modules):
+    """Whether forward enters the module, or the block that it is a part of."""
+    block = name.rpartition(".")[0]
+    while type(modules[block]).forward is nn.Module.forward:  # a list of modules, say
+        block = block.rpartition(".")[0]
+    return any({name, block} & trace.entered for trace in traces)
+
+
+def _source(node, nodes, modules):
+    """The layer a batch norm's call takes its input from, and what keeps it apart."""
+    source = node.args[0] if node.args else node.kwargs["input"]
+    called = isinstance(source, fx.Node) and source.op == "call_module"
+    layer, bn = modules.get(source.target) if called else None, modules[node.target]
+    if type(layer) not in AXES:
+        what = source if layer is None else f"{source.target} ({_kind(layer)})"
+        return None, (
+            f"its input is {what}, not a linear or convolutional layer as PyTorch "
+            "makes it"
+        )
+    if len(source.users) > 1:
+        return None, f"others use the output of {source.target} too"
+    calls = [modules[n.target] for n in nodes if n.op == "call_module"]
+    if any(sum(m in call.modules() for call in calls) > 1 for m in (layer, bn)):
+        return None, f"it or {source.target} is called more than once"
+    own = [t for m in (layer, bn) for t in (*m.parameters(), *m.buffers())]
+    read = [_tensor(n.target, modules) for n in nodes if n.op == "get_attr"]
+    if any(a is b for a in own for b in read):
+        return None, f"others read a parameter or buffer of it or {source.target} too"
+    return source.target, None
+
+
+def _tensor(name, modules):
+    owner, _, leaf = name.rpartition(".")
+    return getattr(modules[owner], leaf, None)
+
+
+def _require_fixed(bn, name):
+    if not isinstance(bn, BATCH_NORMS):
+        raise TypeError(f"{name} is a {_kind(bn)}, expected a batch norm")
+    if _known(bn) not in NORM_AXES:
+        kinds = ", ".join(kind.__name__ for kind in NORM_AXES)
+        raise ValueError(f"{name} is a {_kind(bn)}, expected one of {kinds}")
+    if bn.running_mean is None:
+        raise ValueError(f"{name} ({_kind(bn)}) has no running statistics to fold")
+    if bn.training:
+        raise ValueError(
+            f"{name} ({_kind(bn)}) is in training mode, where its output depends on "
+            "the batch; call eval() first"
+        )
+
+
+def _mismatch(layer, bn, name, bn_name):
+    """Why the two cannot be one, or None."""
+    for module, its in ((layer, name), (bn, bn_name)):
+        if module._forward_hooks or module._forward_pre_hooks:
+            return f"{its} has forward hooks (weight_norm and pruning set some, too)"
+        if "forward" in vars(module):
+            return f"{its} has a forward of its own"
+    if AXES[type(layer)] not in NORM_AXES[_known(bn)]:
+        return (
+            f"{bn_name} ({_known(bn).__name__}) and {name} ({_kind(layer)}) do not "
+            "have their features on the same axis"
+        )
+    if len(layer.weight) != bn.num_features:
+        return (
+            f"{name} has {len(layer.weight)} outputs, but {bn_name} has "
+            f"{bn.num_features} features"
+        )
+    if layer.weight.is_meta != bn.running_mean.is_meta:
+        return f"{name} is on {layer.weight.device}, {bn_name} is not"
+    return None
+
+
+def _exact(tensor):
+    """In float64, which some devices do not have."""
+    if tensor is None:
+        return None
+    return (tensor if tensor.is_meta else tensor.cpu()).detach().double()
+
+
+def _known(bn):
+    return bn.kind if isinstance(bn, FrozenBatchNorm) else type(bn)
+
+
+def _kind(module):
+    return type(module).__name__
+
+
+def _nothing(layer, bn, name):
+    axes = AXES[type(layer)]
+    return nn.Identity() if NORM_AXES[_known(bn)] == {axes} else Folded(name, axes)
+
+
+def _replace(model, name, module):
+    """Put module in the place of the one called name, whatever else that is called."""
+    old = model.get_submodule(name)
+    for other, m in list(model.named_modules(remove_duplicate=False)):
+        if m is old:
+            parent, _, leaf = other.rpartition(".")
+            setattr(model.get_submodule(parent), leaf, module)
+
+
+# statistics
+
+
+def recalibrate_statistics(model, batches):
+    """Collect running statistics anew: plain averages over these batches.
+
+        running_mean = mean over batches of mu
+        running_var  = mean over batches of the unbiased variance
+
+    Each batch counts the same. Batch norm normalizes with the batch while it collects,
+    frozen or not; everything else, such as dropout, works as in evaluation.
+
+    Args:
+        model: any module; parameters and modes are left as they were.
+        batches: inputs of the model, one after the other, as evaluation will see them:
+            shuffled, not sorted.
+
+    Raises:
+        ValueError: there are no batches; the statistics are as they were.
+
+    Source: Wu & Johnson (2021), section 3, PreciseBN; it aggregates variances
+        differently where batches differ in their means.
+    Agrees with: torch.optim.swa_utils.update_bn for a model without dropout.
+    """
+    norms = [m for m in model.modules() if isinstance(m, BATCH_NORMS)]
+    norms = [m for m in norms if m.running_mean is not None]
+    before = [copy.deepcopy(m.state_dict()) for m in norms]
+    try:
+        with _collecting(model, norms):
+            _pass_through(model, batches)
+    except BaseException:
+        for m, state in zip(norms, before, strict=True):
+            m.load_state_dict(state)
+        raise
+
+
+@contextmanager
+def _collecting(model, norms):
+    """Statistics start from nothing and take averages; modes and momenta come back."""
+    modes = [(m, m.training) for m in model.modules()]
+    kinds = [(m, type(m), m.momentum) for m in norms]
+    model.eval()
+    try:
+        for m in norms:
+            m.__class__ = _known(m)  # a frozen one wakes
+            m.training, m.momentum = True, None  # None: a plain average
+            m.reset_running_stats()
+        yield
+    finally:
+        for m, kind, momentum in kinds:
+            m.__class__, m.momentum = kind, momentum
+        for m, mode in modes:
+            m.training = mode
+
+
+def _pass_through(model, batches):
+    seen = False
+    with torch.no_grad():
+        for x in batches:
+            model(x)
+            seen = True
+    if not seen:
+        raise ValueError("batches is empty; statistics need at least one batch")
+
+
+# training
+
+
+def freeze_batchnorm(model):
+    """Keep all batch norms as they are, whatever is trained around them.
+
+    They normalize with their running statistics, which do not move, and gamma and beta
+    get no gradient. Neither `model.train()` wakes them, nor a copy, a pickle or
+    `convert_sync_batchnorm`. The rest is not touched.
+
+    Args:
+        model: any module; changed in place: each batch norm becomes a
+            `FrozenBatchNorm`. An optimizer made before may still apply weight decay to
+            gamma and beta if they hold gradients: these are dropped.
+
+    Returns:
+        The model.
+
+    Raises:
+        ValueError: a batch norm has no running statistics, or a forward or parameters
+            of its own kind, which freezing would lose. Nothing is changed.
+    """
+    norms = {
+        name: m
+        for name, m in model.named_modules()
+        if isinstance(m, BATCH_NORMS) and not isinstance(m, FrozenBatchNorm)
+    }
+    for name, m in norms.items():
+        _require_freezable(m, f"{name or 'the model'} ({_kind(m)})")
+    for m in norms.values():
+        m.eval()
+        m.kind, m.__class__ = type(m), FrozenBatchNorm
+        for p in m.parameters():
+            p.requires_grad_(False)
+            p.grad = None
+    return model
+
+
+def _require_freezable(bn, name):
+    if bn.running_mean is None:
+        raise ValueError(f"{name} has no running statistics to stay with")
+    plain = {kind.forward for kind in NORM_AXES}
+    if type(bn).forward not in plain or {"forward", "train"} & vars(bn).keys():
+        raise ValueError(f"{name} has a forward or train of its own")
+    if not {"weight", "bias"} <= bn._parameters.keys():
+        raise ValueError(f"{name} computes its parameters; remove the parametrization")
+
+
+def decay_groups(model, weight_decay):
+    """Parameter groups of an optimizer that decays weights, and spares the rest.
+
+    Args:
+        model: any module.
+        weight_decay: for weights of linear and convolutional layers; gamma, beta and
+            biases get none.
+
+    Returns:
+        Two groups, as `torch.optim` takes them.
+    """
+    weights = [p for p in model.parameters() if p.ndim > 1]
+    spared = [p for p in model.parameters() if p.ndim <= 1]
+    return [
+        {"params": weights, "weight_decay": weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
