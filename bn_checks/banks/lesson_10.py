@@ -81,7 +81,7 @@ MASKED = Exercise(
             "padding counted",
             "Your statistics count tokens that are not there.",
             S2,
-            XX,
+            "prototypes for this lesson",
             padding_counted,
         ),
         Mistake(
