@@ -84,7 +84,7 @@ def strips(digits, n_test=1000):
     """Training and test `Digits` of seven tokens each: two rows of 14 pixels.
 
     Args:
-        digits: `train.Data` of arrays, (N, 196).
+        digits: `data.Data` of arrays, (N, 196).
         n_test: images to test on.
     """
     x_train, y_train, x_test, y_test = map(torch.tensor, digits)

@@ -171,7 +171,7 @@ def test_other_networks_fold_too(build):
 # every classification model of torchvision that holds batch norm
 
 
-SIDES = {"inception_v3": 107, "maxvit_t": 224}  # of the images; 64 for the others
+SIDES = {"inception_v3": 299, "maxvit_t": 224}  # of the images; 64 for the others
 REFUSED = {
     **dict.fromkeys(
         ("densenet121", "densenet161", "densenet169", "densenet201"),
@@ -220,7 +220,10 @@ def test_torchvision_models_fold_or_are_refused(name):
         with pytest.raises(ValueError, match=REFUSED[name]):
             practice.fold_model(model)
         return
-    for dtype, limit in ((torch.float32, 1e-5), (torch.float64, 1e-10)):
+    exact = outputs(copy.deepcopy(model).double(), x.double())
+    # a few very wide networks round more than that themselves
+    single = max(1e-5, 2 * off(outputs(model, x), exact))
+    for dtype, limit in ((torch.float32, single), (torch.float64, 1e-10)):
         model.to(dtype)
         folded = practice.fold_model(model)
         assert off(outputs(folded, x.to(dtype)), outputs(model, x.to(dtype))) <= limit

@@ -6,7 +6,8 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from bn_experiments import train, transformer
+from bn_experiments import transformer
+from bn_helpers import data
 from bn_experiments.transformer import Model
 
 T, C, D = 5, 32, 7  # tokens, width, features
@@ -129,7 +130,7 @@ def test_at_the_start_rezero_is_the_embedding():
 
 def test_networks_train_apart():
     """Each of a stack does what it does alone."""
-    digits = transformer.strips(train.small_mnist(400), n_test=100)
+    digits = transformer.strips(data.small_mnist(400), n_test=100)
     model, how = Model(blocks=2, norm="batch"), {"steps": 6, "batch": 16}
     both = transformer.fit(model, digits, (1e-3, 1e-2), seeds=(3, 5), **how)
     alone = transformer.fit(model, digits, (1e-2,), seeds=(5,), **how)
@@ -168,7 +169,7 @@ def test_equal_seeds_give_equal_weights_whatever_the_norms():
 
 
 def test_columns_are_the_ink_and_nothing_else():
-    arrays = train.small_mnist(300)
+    arrays = data.small_mnist(300)
     digits, _ = transformer.columns(arrays, n_test=10)
     assert digits.x.shape == (300, 14, 14)
     images = arrays.x_train.reshape(-1, 14, 14)
@@ -183,7 +184,7 @@ def test_columns_are_the_ink_and_nothing_else():
 
 
 def test_batches_by_length_have_one_length():
-    digits, _ = transformer.columns(train.small_mnist(500), n_test=10)
+    digits, _ = transformer.columns(data.small_mnist(500), n_test=10)
     batches = transformer.by_length(digits, 8, 20, seed=0)
     lengths = digits.mask.sum(1)
     assert len(batches) == 20
