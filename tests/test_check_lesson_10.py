@@ -7,6 +7,7 @@ from bank import BankTests
 from torch.nn import functional as F
 
 from bn_checks.banks import lesson_10
+from bn_checks.forms import lesson_10 as forms
 
 
 def masked_by_products(x, mask, gamma, beta, eps=1e-5):
@@ -67,7 +68,7 @@ def block_by_table(x, W1, W2, gamma, beta, place):
 def block_by_tokens(x, W1, W2, gamma, beta, place):
     if place not in ("pre", "post"):
         raise ValueError(place)
-    rows = [lesson_10.block_reference(r[None], W1, W2, gamma, beta, place) for r in x]
+    rows = [forms.residual_block(r[None], W1, W2, gamma, beta, place) for r in x]
     return np.concatenate(rows)
 
 
@@ -148,12 +149,12 @@ def test_folding_and_centering_change_no_output(with_bias):
     x, gamma, beta, W, b = (torch.randn(s).double() for s in ((9, 6), 6, 6, (6, 4), 4))
     b = b if with_bias else None
     want = F.linear(F.layer_norm(x, (6,), gamma, beta), W.T, b)
-    W2, b2 = lesson_10.fold_reference(
+    W2, b2 = forms.fold_layernorm(
         gamma.numpy(), beta.numpy(), W.numpy(), b.numpy() if with_bias else None
     )
     got = F.layer_norm(x, (6,)).numpy() @ W2 + b2
     assert np.allclose(got, want, atol=1e-12)
-    writer, bias = lesson_10.center_reference(W.numpy(), np.arange(4.0))
+    writer, bias = forms.center_writer(W.numpy(), np.arange(4.0))
     written = torch.tensor(x.numpy() @ writer + bias)
     plain = x @ W + torch.arange(4.0).double()
     assert torch.allclose(

@@ -7,8 +7,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from bn_experiments import transformer
-from bn_helpers import data
 from bn_experiments.transformer import Model
+from bn_helpers import data
 
 T, C, D = 5, 32, 7  # tokens, width, features
 

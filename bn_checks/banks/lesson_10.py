@@ -2,8 +2,10 @@
 
 import numpy as np
 
-from ..engine import Exercise, Mistake, Property, difference, rejects
+from ..engine import Exercise, Property, difference, rejects
+from ..forms import lesson_10 as forms
 
+SEEN = "seen while this lesson was written"
 S2 = "section 2, Give every token its own norm"
 S3 = "section 3, Put the norm before or after"
 S7 = "section 7, Keep attention from saturating"
@@ -22,41 +24,9 @@ def masked_cases(rng):
     return [case(5, 6, 4, 1e-5), case(8, 3, 5, 0.1)]
 
 
-def masked_reference(x, mask, gamma, beta, eps=1e-5):
-    rows = x[mask]
-    mu, var = rows.mean(0), rows.var(0)
-    y = np.zeros_like(x)
-    y[mask] = gamma * (rows - mu) / np.sqrt(var + eps) + beta
-    return y, mu, var
-
-
 def _spread(x, mask, gamma, beta, mu, var, eps):
     y = gamma * (x - mu) / np.sqrt(var + eps) + beta
     return np.where(mask[..., None], y, 0), mu, var
-
-
-def padding_counted(x, mask, gamma, beta, eps=1e-5):
-    return _spread(x, mask, gamma, beta, x.mean((0, 1)), x.var((0, 1)), eps)
-
-
-def divided_by_all(x, mask, gamma, beta, eps=1e-5):
-    kept = mask[..., None]
-    count = mask.size
-    mu = np.where(kept, x, 0).sum((0, 1)) / count
-    var = np.where(kept, (x - mu) ** 2, 0).sum((0, 1)) / count
-    return _spread(x, mask, gamma, beta, mu, var, eps)
-
-
-def padding_in_the_variance(x, mask, gamma, beta, eps=1e-5):
-    kept, count = mask[..., None], mask.sum()
-    mu = np.where(kept, x, 0).sum((0, 1)) / count
-    var = ((np.where(kept, x, 0) - mu) ** 2).sum((0, 1)) / count
-    return _spread(x, mask, gamma, beta, mu, var, eps)
-
-
-def padding_becomes_beta(x, mask, gamma, beta, eps=1e-5):
-    y, mu, var = masked_reference(x, mask, gamma, beta, eps)
-    return np.where(mask[..., None], y, beta), mu, var
 
 
 def _padding_does_not_matter(trial):
@@ -71,44 +41,46 @@ def _padding_does_not_matter(trial):
 
 MASKED = Exercise(
     "masked_batchnorm",
-    masked_reference,
+    forms.masked_batchnorm,
     ("x", "mask", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     masked_cases,
     extra=(Property("does not look at padding", _padding_does_not_matter, 0.5),),
-    mistakes=(
-        Mistake(
-            "padding counted",
-            "Your statistics count tokens that are not there.",
-            S2,
-            "prototypes for this lesson",
-            padding_counted,
-        ),
-        Mistake(
-            "divided by all places",
-            "Your sums leave padding out, but they are divided by the number of all "
-            "places.",
-            S2,
-            "prototypes for this lesson",
-            divided_by_all,
-        ),
-        Mistake(
-            "padding in the variance",
-            "Your mean leaves padding out; in your variance padding still counts, as "
-            "a distance from the mean.",
-            S2,
-            "prototypes for this lesson",
-            padding_in_the_variance,
-        ),
-        Mistake(
-            "padding becomes beta",
-            "Your tokens are right; at padding the shift β remains.",
-            S2,
-            "prototypes for this lesson",
-            padding_becomes_beta,
-        ),
-    ),
+    forms=(forms.masked_batchnorm,),
 )
+
+
+@MASKED.mistake("padding counted", S2, SEEN)
+def padding_counted(x, mask, gamma, beta, eps=1e-5):
+    """tokens that are not there count as well"""
+    return _spread(x, mask, gamma, beta, x.mean((0, 1)), x.var((0, 1)), eps)
+
+
+@MASKED.mistake("divided by all places", S2, SEEN)
+def divided_by_all(x, mask, gamma, beta, eps=1e-5):
+    """sums leave padding out and are divided by the number of all places"""
+    kept = mask[..., None]
+    count = mask.size
+    mu = np.where(kept, x, 0).sum((0, 1)) / count
+    var = np.where(kept, (x - mu) ** 2, 0).sum((0, 1)) / count
+    return _spread(x, mask, gamma, beta, mu, var, eps)
+
+
+@MASKED.mistake("padding in the variance", S2, SEEN)
+def padding_in_the_variance(x, mask, gamma, beta, eps=1e-5):
+    """padding counts in the variance, as a distance from the mean"""
+    kept, count = mask[..., None], mask.sum()
+    mu = np.where(kept, x, 0).sum((0, 1)) / count
+    var = ((np.where(kept, x, 0) - mu) ** 2).sum((0, 1)) / count
+    return _spread(x, mask, gamma, beta, mu, var, eps)
+
+
+@MASKED.mistake("padding becomes beta", S2, SEEN)
+def padding_becomes_beta(x, mask, gamma, beta, eps=1e-5):
+    """β is added at padding, too"""
+    y, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
+    return np.where(mask[..., None], y, beta), mu, var
+
 
 # --- residual_block ------------------------------------------------------------------
 
@@ -132,38 +104,6 @@ def _mlp(h, W1, W2):
     return np.maximum(h @ W1, 0) @ W2
 
 
-def block_reference(x, W1, W2, gamma, beta, place):
-    if place == "pre":
-        return x + _mlp(_layer_norm(x, gamma, beta), W1, W2)
-    if place == "post":
-        return _layer_norm(x + _mlp(x, W1, W2), gamma, beta)
-    raise ValueError(f"place is {place!r}, expected 'pre' or 'post'")
-
-
-def places_swapped(x, W1, W2, gamma, beta, place):
-    other = {"pre": "post", "post": "pre"}[place]
-    return block_reference(x, W1, W2, gamma, beta, other)
-
-
-def skip_after_the_norm(x, W1, W2, gamma, beta, place):
-    if place == "post":
-        return block_reference(x, W1, W2, gamma, beta, place)
-    h = _layer_norm(x, gamma, beta)
-    return h + _mlp(h, W1, W2)
-
-
-def norm_on_the_branch(x, W1, W2, gamma, beta, place):
-    if place == "pre":
-        return block_reference(x, W1, W2, gamma, beta, place)
-    return x + _layer_norm(_mlp(x, W1, W2), gamma, beta)
-
-
-def no_shortcut(x, W1, W2, gamma, beta, place):
-    if place == "pre":
-        return _mlp(_layer_norm(x, gamma, beta), W1, W2)
-    return _layer_norm(_mlp(x, W1, W2), gamma, beta)
-
-
 def _refuses(trial):
     *arrays, _ = trial.cases[0]
     return rejects(trial.student, (*arrays, "before"), 'place is "before"')
@@ -171,43 +111,46 @@ def _refuses(trial):
 
 BLOCK = Exercise(
     "residual_block",
-    block_reference,
+    forms.residual_block,
     ("x", "W1", "W2", "gamma", "beta", "place"),
     ("stream",),
     block_cases,
     extra=(Property("refuses another place", _refuses, 0.3),),
-    mistakes=(
-        Mistake(
-            "pre and post exchanged",
-            "What you do for pre is post, and the other way around.",
-            S3,
-            "prototypes for this lesson",
-            places_swapped,
-        ),
-        Mistake(
-            "shortcut taken after the norm",
-            "For pre your shortcut starts behind the norm, so the stream itself is "
-            "normalized.",
-            S3,
-            "prototypes for this lesson",
-            skip_after_the_norm,
-        ),
-        Mistake(
-            "norm on the branch only",
-            "For post you normalize what the branch puts out; the sum stays as it is.",
-            S3,
-            "Kim et al. (2025), where this place has a use",
-            norm_on_the_branch,
-        ),
-        Mistake(
-            "no shortcut",
-            "Nothing carries the stream past the branch.",
-            S3,
-            "prototypes for this lesson",
-            no_shortcut,
-        ),
-    ),
+    forms=(forms.residual_block,),
 )
+
+
+@BLOCK.mistake("pre and post exchanged", S3, SEEN)
+def places_swapped(x, W1, W2, gamma, beta, place):
+    """pre and post are exchanged"""
+    other = {"pre": "post", "post": "pre"}[place]
+    return forms.residual_block(x, W1, W2, gamma, beta, other)
+
+
+@BLOCK.mistake("shortcut taken after the norm", S3, SEEN)
+def skip_after_the_norm(x, W1, W2, gamma, beta, place):
+    """for pre, the shortcut starts behind the norm"""
+    if place == "post":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    h = _layer_norm(x, gamma, beta)
+    return h + _mlp(h, W1, W2)
+
+
+@BLOCK.mistake("norm on the branch only", S3, SEEN)
+def norm_on_the_branch(x, W1, W2, gamma, beta, place):
+    """for post, the branch is normalized and the sum is not"""
+    if place == "pre":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    return x + _layer_norm(_mlp(x, W1, W2), gamma, beta)
+
+
+@BLOCK.mistake("no shortcut", S3, SEEN)
+def no_shortcut(x, W1, W2, gamma, beta, place):
+    """nothing carries the stream past the branch"""
+    if place == "pre":
+        return _mlp(_layer_norm(x, gamma, beta), W1, W2)
+    return _layer_norm(_mlp(x, W1, W2), gamma, beta)
+
 
 # --- qk_norm_attention ---------------------------------------------------------------
 
@@ -229,36 +172,6 @@ def _unit(a, axis=-1):
     return a / np.linalg.norm(a, axis=axis, keepdims=True)
 
 
-def attention_reference(q, k, v, gain):
-    weights = _softmax(gain * _unit(q) @ _unit(k).T)
-    return weights @ v, weights
-
-
-def still_divides(q, k, v, gain):
-    weights = _softmax(gain * _unit(q) @ _unit(k).T / np.sqrt(q.shape[-1]))
-    return weights @ v, weights
-
-
-def queries_only(q, k, v, gain):
-    weights = _softmax(gain * _unit(q) @ k.T)
-    return weights @ v, weights
-
-
-def over_tokens(q, k, v, gain):
-    weights = _softmax(gain * _unit(q, 0) @ _unit(k, 0).T)
-    return weights @ v, weights
-
-
-def softmax_over_queries(q, k, v, gain):
-    weights = _softmax((gain * _unit(q) @ _unit(k).T).T).T
-    return weights @ v, weights
-
-
-def values_normalized(q, k, v, gain):
-    weights = attention_reference(q, k, v, gain)[1]
-    return weights @ _unit(v), weights
-
-
 def _survives_large_numbers(trial):
     q, k, v, _ = trial.cases[0]
     got, want = trial.run((1e3 * q, 1e-3 * k, v, 2000.0))
@@ -268,50 +181,49 @@ def _survives_large_numbers(trial):
 
 ATTENTION = Exercise(
     "qk_norm_attention",
-    attention_reference,
+    forms.qk_norm_attention,
     ("q", "k", "v", "gain"),
     ("y", "weights"),
     attention_cases,
     extra=(Property("survives large numbers", _survives_large_numbers, 0.5),),
-    mistakes=(
-        Mistake(
-            "still divided by the root of d",
-            "Your logits are smaller than they should be by the root of d.",
-            S7,
-            "prototypes for this lesson",
-            still_divides,
-        ),
-        Mistake(
-            "keys not normalized",
-            "Your queries have length 1, your keys do not.",
-            S7,
-            "prototypes for this lesson",
-            queries_only,
-        ),
-        Mistake(
-            "normalized over tokens",
-            "You take lengths over the tokens; a length belongs to one token.",
-            S7,
-            "prototypes for this lesson",
-            over_tokens,
-        ),
-        Mistake(
-            "softmax over the queries",
-            "Your weights sum to 1 over the queries; each query spends 1 on all keys.",
-            S7,
-            "prototypes for this lesson",
-            softmax_over_queries,
-        ),
-        Mistake(
-            "values normalized",
-            "Your weights are right, and the values are changed before they are "
-            "averaged.",
-            S7,
-            "prototypes for this lesson",
-            values_normalized,
-        ),
-    ),
+    forms=(forms.qk_norm_attention,),
 )
+
+
+@ATTENTION.mistake("still divided by the root of d", S7, SEEN)
+def still_divides(q, k, v, gain):
+    """logits are divided by the root of d, too"""
+    weights = _softmax(gain * _unit(q) @ _unit(k).T / np.sqrt(q.shape[-1]))
+    return weights @ v, weights
+
+
+@ATTENTION.mistake("keys not normalized", S7, SEEN)
+def queries_only(q, k, v, gain):
+    """queries have length 1 and keys do not"""
+    weights = _softmax(gain * _unit(q) @ k.T)
+    return weights @ v, weights
+
+
+@ATTENTION.mistake("normalized over tokens", S7, SEEN)
+def over_tokens(q, k, v, gain):
+    """lengths are taken over the tokens"""
+    weights = _softmax(gain * _unit(q, 0) @ _unit(k, 0).T)
+    return weights @ v, weights
+
+
+@ATTENTION.mistake("softmax over the queries", S7, SEEN)
+def softmax_over_queries(q, k, v, gain):
+    """weights sum to 1 over the queries"""
+    weights = _softmax((gain * _unit(q) @ _unit(k).T).T).T
+    return weights @ v, weights
+
+
+@ATTENTION.mistake("values normalized", S7, SEEN)
+def values_normalized(q, k, v, gain):
+    """values are normalized as well"""
+    weights = forms.qk_norm_attention(q, k, v, gain)[1]
+    return weights @ _unit(v), weights
+
 
 # --- fold_layernorm ------------------------------------------------------------------
 
@@ -325,66 +237,41 @@ def fold_cases(rng):
     return [case(6, 4, True), case(5, 5, False)]
 
 
-def fold_reference(gamma, beta, W, b):
-    shift = beta @ W
-    return gamma[:, None] * W, shift if b is None else b + shift
+FOLD = Exercise(
+    "fold_layernorm",
+    forms.fold_layernorm,
+    ("gamma", "beta", "W", "b"),
+    ("W", "b"),
+    fold_cases,
+    forms=(forms.fold_layernorm,),
+)
 
 
+@FOLD.mistake("gamma twice", S8, SEEN)
 def weight_first(gamma, beta, W, b):
+    """β passes through a W that already holds γ"""
     W = gamma[:, None] * W
     return W, beta @ W if b is None else b + beta @ W
 
 
+@FOLD.mistake("beta lost", S8, SEEN)
 def beta_lost(gamma, beta, W, b):
+    """what β adds is left out"""
     return gamma[:, None] * W, 0 * (beta @ W) if b is None else b
 
 
+@FOLD.mistake("no shift without a bias", S8, SEEN)
 def no_bias_no_shift(gamma, beta, W, b):
-    folded, shift = fold_reference(gamma, beta, W, b)
+    """a layer without a bias gets nothing of β"""
+    folded, shift = forms.fold_layernorm(gamma, beta, W, b)
     return folded, 0 * shift if b is None else shift
 
 
+@FOLD.mistake("old bias lost", S8, SEEN)
 def old_bias_lost(gamma, beta, W, b):
+    """the old bias is dropped"""
     return gamma[:, None] * W, beta @ W
 
-
-FOLD = Exercise(
-    "fold_layernorm",
-    fold_reference,
-    ("gamma", "beta", "W", "b"),
-    ("W", "b"),
-    fold_cases,
-    mistakes=(
-        Mistake(
-            "gamma twice",
-            "In your bias, β has gone through a W that already holds γ.",
-            S8,
-            "prototypes for this lesson",
-            weight_first,
-        ),
-        Mistake(
-            "beta lost",
-            "Your bias is the old one; what β adds is missing.",
-            S8,
-            "prototypes for this lesson",
-            beta_lost,
-        ),
-        Mistake(
-            "no shift without a bias",
-            "For a layer without a bias, what β adds is missing.",
-            S8,
-            "prototypes for this lesson",
-            no_bias_no_shift,
-        ),
-        Mistake(
-            "old bias lost",
-            "The layer's own bias is gone.",
-            S8,
-            "prototypes for this lesson",
-            old_bias_lost,
-        ),
-    ),
-)
 
 # --- center_writer -------------------------------------------------------------------
 
@@ -396,52 +283,32 @@ def center_cases(rng):
     ]
 
 
-def center_reference(W, b):
-    return W - W.mean(1, keepdims=True), b - b.mean()
-
-
-def wrong_axis(W, b):
-    return W - W.mean(0, keepdims=True), b - b.mean()
-
-
-def one_mean(W, b):
-    return W - W.mean(), b - b.mean()
-
-
-def bias_not_centered(W, b):
-    return W - W.mean(1, keepdims=True), b
-
-
 CENTER = Exercise(
     "center_writer",
-    center_reference,
+    forms.center_writer,
     ("W", "b"),
     ("W", "b"),
     center_cases,
-    mistakes=(
-        Mistake(
-            "mean over the wrong axis",
-            "You subtract the mean over what the layer reads; a token's mean runs over "
-            "what it writes.",
-            S8,
-            "prototypes for this lesson",
-            wrong_axis,
-        ),
-        Mistake(
-            "one mean for all",
-            "You subtract one number from the whole weight; each row has its own mean.",
-            S8,
-            "prototypes for this lesson",
-            one_mean,
-        ),
-        Mistake(
-            "bias not centered",
-            "Your bias still moves the mean of every token.",
-            S8,
-            "prototypes for this lesson",
-            bias_not_centered,
-        ),
-    ),
+    forms=(forms.center_writer,),
 )
+
+
+@CENTER.mistake("mean over the wrong axis", S8, SEEN)
+def wrong_axis(W, b):
+    """the mean runs over what the layer reads"""
+    return W - W.mean(0, keepdims=True), b - b.mean()
+
+
+@CENTER.mistake("one mean for all", S8, SEEN)
+def one_mean(W, b):
+    """one mean is subtracted from the whole weight"""
+    return W - W.mean(), b - b.mean()
+
+
+@CENTER.mistake("bias not centered", S8, SEEN)
+def bias_not_centered(W, b):
+    """the bias is not centered"""
+    return W - W.mean(1, keepdims=True), b
+
 
 EXERCISES = (MASKED, BLOCK, ATTENTION, FOLD, CENTER)
