@@ -14,6 +14,7 @@ batches, with batch norm or without: norms draw no random numbers.
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ ACTIVATIONS = {"relu": torch.relu, "sigmoid": torch.sigmoid}
 GAINS = {"relu": 2, "sigmoid": 1}
 DROPOUT = 0.25  # share of hidden units that dropout leaves out
 CALIBRATION = 5000  # training images whose statistics serve for evaluation
+PROBE = 2500  # images whose accuracy stands for that of all in a sweep
 CHUNK = 500  # images evaluated at once; has no effect on the result
 
 # noise of Santurkar et al. (2018), appendix A
@@ -47,6 +49,8 @@ class Networks:
         activation: "relu" or "sigmoid".
         place: of the norm, "before" or "after" the activation.
         residual: whether hidden layers of equal width add their output to their input.
+        skipinit: whether what they add is multiplied by a parameter that starts at 0,
+            one for each layer (De & Smith, 2020).
         seeds: one per network.
         eps: of batch norm.
 
@@ -54,6 +58,7 @@ class Networks:
         W: weights of each layer, (S, in, out).
         b: biases of each layer, (S, 1, out).
         gamma, beta: of each norm, (S, 1, out); empty for plain networks.
+        alpha: with skipinit, the factors (S, 1, 1) by the numbers of their layers.
         statistics: (mean, var) of each norm, used in evaluation; see `calibrate`.
 
     Raises:
@@ -67,6 +72,7 @@ class Networks:
         activation="relu",
         place="before",
         residual=False,
+        skipinit=False,
         seeds=(0, 1, 2, 3, 4),
         eps=1e-5,
     ):
@@ -82,6 +88,9 @@ class Networks:
         hidden = self.b[:-1] if norm == "batch" else []
         self.gamma = [torch.ones_like(b) for b in hidden]
         self.beta = [torch.zeros_like(b) for b in hidden]
+        square = [k for k, (a, b) in enumerate(pairwise(dims[:-1])) if a == b]
+        one = self.b[0][:, :, :1]
+        self.alpha = {k: torch.zeros_like(one) for k in square if skipinit}
         for parameter in self.parameters:
             parameter.requires_grad_()
         ones = [torch.ones_like(b).flatten() for b in hidden]
@@ -89,14 +98,14 @@ class Networks:
 
     @property
     def parameters(self):
-        """All parameters: weights, biases, gamma, beta."""
-        return [*self.W, *self.b, *self.gamma, *self.beta]
+        """All parameters: weights, biases, gamma, beta, alpha."""
+        return [*self.W, *self.b, *self.gamma, *self.beta, *self.alpha.values()]
 
     @property
     def layer(self):
         """For each of `parameters` the number of its layer, from 0."""
         groups = self.W, self.b, self.gamma, self.beta
-        return [k for group in groups for k in range(len(group))]
+        return [k for group in groups for k in range(len(group))] + [*self.alpha]
 
     def logits(
         self, x, evaluation=False, noise=None, dropout=None, watch=None, momentum=0.0
@@ -131,8 +140,11 @@ class Networks:
             y = normed(y, k) if self.place == "after" else y
             if dropout is not None:
                 y = y * _dropout_mask(y.shape, dropout)
-            x = x + y if self.residual and x.shape == y.shape else y
+            x = x + self.alpha.get(k, 1) * y if self._is_residual(W) else y
         return x @ self.W[-1] + self.b[-1]
+
+    def _is_residual(self, W):
+        return self.residual and W.shape[-2] == W.shape[-1]
 
     def _batch_norm(self, z, k, training, momentum):
         S, N, D = z.shape
@@ -177,12 +189,12 @@ class Networks:
         losses = self.losses(x, y, **options)
         return losses.detach(), torch.autograd.grad(losses.sum(), self.parameters)
 
-    def accuracy(self, x, y):
-        """Share of right answers of each network in evaluation, (S,)."""
+    def accuracy(self, x, y, **options):
+        """Share of right answers in evaluation, (S,); options as for `logits`."""
         right = 0
         with torch.no_grad():
             for xb, yb in zip(x.split(CHUNK), y.split(CHUNK), strict=True):
-                answers = self.logits(xb, evaluation=True).argmax(-1)
+                answers = self.logits(xb, evaluation=True, **options).argmax(-1)
                 right = right + (answers == yb).sum(-1)
         return right.numpy() / len(x)
 
@@ -288,6 +300,60 @@ def _per_network(lr):
     return torch.as_tensor(lr, dtype=torch.float64).reshape(-1, 1, 1)
 
 
+class SweepResult(NamedTuple):
+    """What `sweep` saw.
+
+    Attributes:
+        nets: the trained networks, rate by rate.
+        loss: of each batch, before its step (steps, rates, seeds).
+        test, training: accuracy in percent, in evaluation, on `PROBE` test and
+            training images, evenly spaced, or on all if there are less (rates, seeds).
+    """
+
+    nets: Networks
+    loss: np.ndarray
+    test: np.ndarray
+    training: np.ndarray
+
+
+def sweep(data, dims, rates, steps, seeds=(0, 1, 2, 3, 4), network=None, **options):
+    """Train networks at several rates, all seeds at each, side by side.
+
+    Args:
+        data: `Data` of tensors.
+        dims: widths from input to output.
+        rates: learning rates.
+        steps: of gradient descent.
+        seeds: one network for each, at every rate.
+        network: further arguments of `Networks`, such as {"norm": "batch"}.
+        options: as for `fit`.
+
+    Returns:
+        `SweepResult`.
+    """
+    shape = len(rates), len(seeds)
+    nets = Networks(dims, seeds=shape[0] * tuple(seeds), **(network or {}))
+    loss = fit(nets, data, np.repeat(rates, shape[1]), steps, **options)
+    parts = (data.x_test, data.y_test), (data.x_train, data.y_train)
+    probes = (tuple(a[:: max(1, len(a) // PROBE)] for a in part) for part in parts)
+    scores = [nets.accuracy(*probe) for probe in probes]
+    scores = (100 * score.reshape(shape) for score in scores)
+    return SweepResult(nets, loss.reshape(-1, *shape), *scores)
+
+
+def turn(W, new):
+    """Angle between each unit's old and new weights, in radians.
+
+    Args:
+        W, new: weights (S, in, out); column j leads into unit j.
+
+    Returns:
+        (S, out).
+    """
+    cosine = F.cosine_similarity(W, new, dim=1)
+    return torch.arccos(cosine.clip(-1, 1))
+
+
 def sizes(tensors):
     """Euclidean norm of each (S, ...) tensor for each network, (tensors, S)."""
     return np.array([t.detach().flatten(1).norm(dim=1).numpy() for t in tensors])
@@ -325,6 +391,21 @@ def distribution_shift(before, after):
     alive = std > 0
     moved = torch.hypot(new_mean - mean, new_std - std) / std
     return torch.where(alive, moved, 0).sum((-2, -1)) / alive.sum((-2, -1))
+
+
+def value_shift(before, after):
+    """How far single values move, in units of their spread over the samples.
+
+        shift = sqrt(mean of (x' - x)**2) / sqrt(mean over features of variance)
+
+    Args:
+        before, after: values of the same layer for the same samples, (S, N, D).
+
+    Returns:
+        (S,).
+    """
+    spread = before.var(-2, correction=0).mean(-1).sqrt()
+    return (after - before).square().mean((-2, -1)).sqrt() / spread
 
 
 def gradient_shift(nets, x, y, lr, **options):

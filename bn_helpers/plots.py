@@ -7,6 +7,8 @@ and read in gray. Colors are Okabe & Ito's, which color-blind readers can tell a
 import inspect
 import io
 import textwrap
+from math import isfinite
+from numbers import Real
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -72,6 +74,30 @@ def show(text):
 def printed(text):
     """The lines that `show` prints below a figure."""
     return textwrap.fill(f"Figure: {text}", 88)
+
+
+def guess(value, truth, ax=None):
+    """Draw what a learner guessed beside what came out, as horizontal lines.
+
+    Args:
+        value: the guess, a number, or None before one was typed.
+        truth: the number that was to be guessed, on the figure's vertical axis.
+        ax: where to draw; the current axes if None. Its legend comes after this call.
+
+    Returns:
+        A sentence for `show`; empty if value is None, and then nothing is drawn.
+
+    Raises:
+        ValueError: value is neither None nor a finite number.
+    """
+    if value is None:
+        return ""
+    if isinstance(value, bool) or not isinstance(value, Real) or not isfinite(value):
+        raise ValueError(f"guess is {value!r}, expected a number such as 0.5, or None")
+    ax = plt.gca() if ax is None else ax
+    ax.axhline(truth, color="black", linewidth=1, label=f"came out: {truth:.3g}")
+    ax.axhline(value, color="black", linestyle="--", label=f"your guess: {value:.3g}")
+    return f" Your guess: {value:.3g}; it came out as {truth:.3g}."
 
 
 def digits(images, labels=None, ax=None, columns=16):
