@@ -1042,7 +1042,8 @@ def test(args):
     needs("tests", "without tests")
     python = environment("test", "grading", "site")
     os.chdir(ROOT)
-    pytest = [python, "-m", "pytest", "--nbval", "-n", "2", "--dist", "loadfile"]
+    workers = str(min(os.cpu_count() or 1, 4))
+    pytest = [python, "-m", "pytest", "--nbval", "-n", workers, "--dist", "loadfile"]
     # files with few tests, the browser's, take long: they must not come last
     pytest += ["--no-loadscope-reorder"]
     return hand_over(pytest + ([] if args.long else ["-m", "not long"]) + args.rest)

@@ -6,12 +6,13 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import bn_checks as check
 
 LESSONS = Path(__file__).resolve().parents[1] / "lessons"
 POINTS = 3
-SEEDS = range(20)
+EVERY_DAY, LONG = 5, 20  # seeds
 TWO = (3, 14)  # seeds on which published mistakes are tried
 
 
@@ -20,7 +21,9 @@ def stub(*args):
 
 
 class BankTests:
-    """Every known mistake is named, every honest solution passes, over 20 seeds.
+    """Every known mistake is named, every honest solution passes, whatever the seed.
+
+    Every day over 5 seeds, with `course.py test --long` over 20.
 
     Attributes:
         lesson: the module of checks, such as `bn_checks.banks.lesson_01`.
@@ -29,6 +32,11 @@ class BankTests:
 
     lesson = None
     honest = {}
+
+    @pytest.fixture
+    def seeds(self, pytestconfig):
+        short = "not long" in pytestconfig.getoption("markexpr")
+        return range(EVERY_DAY if short else LONG)
 
     def pytest_generate_tests(self, metafunc):
         exercises = self.lesson.EXERCISES
@@ -44,19 +52,19 @@ class BankTests:
         elif "exercise" in metafunc.fixturenames:
             metafunc.parametrize("exercise", exercises, ids=lambda e: e.name)
 
-    def test_the_reference_has_full_marks(self, exercise):
-        for seed in SEEDS:
+    def test_the_reference_has_full_marks(self, exercise, seeds):
+        for seed in seeds:
             assert exercise.score(exercise.reference, POINTS, seed) == POINTS
 
-    def test_forms_have_full_marks(self, exercise):
+    def test_forms_have_full_marks(self, exercise, seeds):
         assert exercise.forms
         for form in exercise.forms:
-            for seed in SEEDS:
+            for seed in seeds:
                 score = exercise.score(form, POINTS, seed)
                 assert score == POINTS, score.text
 
-    def test_a_mistake_fails_and_is_named_as_nothing_else(self, exercise, mistake):
-        for seed in SEEDS:
+    def test_a_mistake_fails_and_is_named_as_nothing_else(self, exercise, mistake, seeds):
+        for seed in seeds:
             score = exercise.score(mistake.code, POINTS, seed)
             assert score < POINTS
             assert score.mistakes == (mistake.name,), score.text
@@ -82,15 +90,15 @@ class BankTests:
         assert whole == bool(mistake.shows) or mistake.clause[0] in "|γβ"
         assert "\n" not in mistake.clause
 
-    def test_what_is_handed_out_earns_nothing(self, exercise):
+    def test_what_is_handed_out_earns_nothing(self, exercise, seeds):
         if exercise.broken is not None:
-            for seed in SEEDS:
+            for seed in seeds:
                 assert exercise.score(exercise.broken, POINTS, seed) == 0
 
-    def test_honest_solutions_have_full_marks(self, exercise):
+    def test_honest_solutions_have_full_marks(self, exercise, seeds):
         assert len(self.honest[exercise.name]) >= 3
         for student in self.honest[exercise.name]:
-            for seed in SEEDS:
+            for seed in seeds:
                 score = exercise.score(student, POINTS, seed)
                 assert score == POINTS, score.text
 

@@ -535,7 +535,8 @@ def test_test_runs_pytest_over_tests_and_notebooks(tree, door, monkeypatch):
     monkeypatch.setattr(door, "hand_over", lambda words: runs.append(words[3:]))
     door.main(["test", "-x", "-k", "lab", "tests/test_course.py"])
     door.main(["test", "--long"])
-    strict = ["--nbval", "-n", "2", "--dist", "loadfile", "--no-loadscope-reorder"]
+    workers = str(min(os.cpu_count(), 4))
+    strict = ["--nbval", "-n", workers, "--dist", "loadfile", "--no-loadscope-reorder"]
     mine = ["-x", "-k", "lab", "tests/test_course.py"]
     assert runs == [[*strict, "-m", "not long", *mine], strict]
     assert Path.cwd() == tree
