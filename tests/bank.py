@@ -63,7 +63,9 @@ class BankTests:
                 score = exercise.score(form, POINTS, seed)
                 assert score == POINTS, score.text
 
-    def test_a_mistake_fails_and_is_named_as_nothing_else(self, exercise, mistake, seeds):
+    def test_a_mistake_fails_and_is_named_as_nothing_else(
+        self, exercise, mistake, seeds
+    ):
         for seed in seeds:
             score = exercise.score(mistake.code, POINTS, seed)
             assert score < POINTS
