@@ -1,4 +1,4 @@
-"""What lessons measure with: trainers, sweeps, loss landscapes, the clinic, processes.
+"""What lessons measure with: trainers, sweeps, landscapes, folding, processes.
 
 Built on `bn_helpers`; importing the package loads none of its modules.
 """

@@ -178,13 +178,9 @@ def update_running_stats(running_mean, running_var, mu, var, N, momentum=0.1):
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum is {momentum}, expected a number from 0 to 1")
     old_mean = _floating("running_mean", running_mean)
+    shape, meaning = old_mean.shape, "the shape of running_mean"
     old_var, mu, var = _fitting(
-        old_mean,
-        old_mean.shape,
-        "the shape of running_mean",
-        running_var=running_var,
-        mu=mu,
-        var=var,
+        old_mean, shape, meaning, running_var=running_var, mu=mu, var=var
     )
     momentum, unbiased = float(momentum), var * float(N / (N - 1))
     return _rounded(
