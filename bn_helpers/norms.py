@@ -85,18 +85,19 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5):
             f"x has shape {x.shape}; batch statistics need N >= 2 samples "
             "(use batchnorm_inference for a single one)"
         )
-    # counted from one of the samples, numbers far from 0 keep their digits
+    # from here to x - mu, count from a sample: a large mean then costs no digits
     origin = x[0].astype(gamma.dtype)
-    centered = x - origin
-    mu = centered.mean(0)
-    centered -= mu
+    shifted = x - origin
+    mean = shifted.mean(0)
+    centered = np.subtract(shifted, mean, out=shifted)  # in place: new memory is slow
+    mu = origin + mean
     var = np.einsum("nd,nd->d", centered, centered) / N
     inv_std = 1 / np.sqrt(var + eps)
     x_hat = centered * inv_std
     y = gamma * x_hat
-    y += beta  # in place: new memory is slow
+    y += beta
     y, centered = _rounded(x, y, centered)
-    return y, Cache(centered, origin + mu, var, inv_std, (0,), gamma)
+    return y, Cache(centered, mu, var, inv_std, (0,), gamma)
 
 
 def batchnorm_backward(dy, cache):

@@ -1,10 +1,9 @@
 """What surrounds batch norm in PyTorch code: fold it, freeze it, renew its statistics.
 
-`fold_batchnorm` makes batch norm disappear from a network that only evaluates
-(`bn_experiments.folding` does it for a whole model), and `recalibrate_statistics`
-collects running statistics anew. `freeze_batchnorm` keeps a pretrained layer as it is
-while the rest trains, `decay_groups` keeps weight decay away from gamma and beta, and
-`GhostBatchNorm1d` normalizes parts of a batch.
+`fold_batchnorm` takes batch norm out of a network that only evaluates; whole models are
+`bn_experiments.folding`'s job. `recalibrate_statistics` collects statistics anew,
+`freeze_batchnorm` keeps a pretrained layer as it is, `decay_groups` keeps weight decay
+away from gamma and beta, and `GhostBatchNorm1d` normalizes parts of a batch.
 """
 
 import copy

@@ -302,9 +302,11 @@ def test_a_table_names_a_mistake_and_is_readable_in_every_theme(open_notebook):
     wrong = right.replace("np.sqrt(var + eps)", "(np.sqrt(var) + eps)")
     assert wrong != right
     notebook.replace("def batchnorm_forward(", wrong)
-    table = notebook.code.filter(has_text="check.batchnorm_forward(").locator("table")
-    named = "You add eps to the standard deviation"
-    expect(table.locator("tr", has_text="✗").first).to_contain_text(named)
+    cell = notebook.code.filter(has_text="check.batchnorm_forward(")
+    table = cell.locator("table")
+    expect(table.locator("tr", has_text="✗")).to_have_count(1)
+    named = "eps is added to the root, not inside it"
+    expect(cell.locator("p strong")).to_contain_text(named)
     untouched = notebook.code.filter(has_text="check.batchnorm_inference(")
     for theme in ("JupyterLab Dark", "JupyterLab Light"):
         notebook.choose_theme(theme)

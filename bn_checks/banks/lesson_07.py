@@ -690,15 +690,15 @@ def patient_cases(rng):
 
 
 def diagnose(cosine, size):
-    wrong, faults = np.abs(cosine - 1) > 1e-4, np.zeros(6, int)
-    faults[0] = size[0, :2].max() > 4
-    if wrong[0, :2].any():
-        faults[4] = 1
-    elif wrong[1, :2].any():
-        faults[5 if wrong[0, 3] else 3] = 1
-    else:
-        faults[1:3] = wrong[0, 2:]
-    return faults
+    wrong = np.abs(cosine - 1) > 1e-4
+    here, below, _ = wrong[:, :2].any(1)  # gamma or beta of layers 3, 2, 1
+    early_W, early_b = wrong[0, 2:] & (not here and not below)
+    passed_down = below and not here
+    too_large = np.any(size[0, :2] > 4)
+    lost = passed_down and not wrong[0, 3]
+    return np.array(
+        [too_large, early_W, early_b, lost, here, passed_down and wrong[0, 3]], int
+    )
 
 
 DIAGNOSE = Exercise(
