@@ -8,7 +8,9 @@ def masked_batchnorm(x, mask, gamma, beta, eps=1e-5):
     mu = rows.mean(axis=0)
     var = ((rows - mu) ** 2).mean(axis=0)
     y = np.zeros_like(x)
-    y[mask] = gamma * (rows - mu) / np.sqrt(var + eps) + beta
+    std = np.sqrt(var + eps)
+    x_hat = (rows - mu) / std
+    y[mask] = gamma * x_hat + beta
     return y, mu, var
 
 
