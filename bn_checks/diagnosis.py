@@ -101,14 +101,12 @@ class Answer:
 
     def _of_what_is_not_there(self):
         """What the rows say of outputs that did not come back, if it is one thing."""
-        words = {str(o[k]) for o in self.got for k in self.others if self._no(o[k])}
+        missing = [o[k] for o in self.got for k in self.others]
+        words = {str(each) for each in missing if isinstance(each, Failed)}
         if len(words) != 1 or not self.there:
             return None
         [says] = words
         return Diagnosis(says, f"{says[0].upper()}{says[1:]}.")
-
-    def _no(self, output):
-        return isinstance(output, Failed)
 
     def _shapes(self):
         """Whether all that is wrong is where the right numbers stand."""
@@ -209,7 +207,7 @@ class Answer:
     def _sentence(self, names, kind, words):
         if kind == "when":
             return comes_out(names, words)
-        return f"{your(names)} {_agreeing(names, words)}."
+        return f"{your(names)} {_plural(words) if be(names) == 'are' else words}."
 
     def _of(self, k, sections):
         """("when", clause) or ("", relation) for one output; "" for nothing."""
@@ -235,10 +233,6 @@ class Answer:
 
 def _framed(names, clause):
     return clause if clause[0].isupper() else comes_out(names, clause)
-
-
-def _agreeing(names, words):
-    return _plural(words) if be(names) == "are" else words
 
 
 def _plural(words):
