@@ -22,6 +22,7 @@ pytestmark = pytest.mark.browser
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
+SHORT = ("01", "02", "05", "07")  # lessons that run in JupyterLab every day
 SCREENSHOTS = os.environ.get("COURSE_SCREENSHOTS")  # a folder to keep pictures in
 
 SERVING = re.compile(r"http://(?:127\.0\.0\.1|localhost):\d+/lab\S*token=\w+")
@@ -240,7 +241,12 @@ def _errors(notebook):
     ]
 
 
-@pytest.mark.parametrize("name", NOTEBOOKS)
+def daily(name):
+    """A short lesson as it is; a long one, whose cells nbval runs each day, as long."""
+    return pytest.param(name, marks=[] if name[:2] in SHORT else pytest.mark.long)
+
+
+@pytest.mark.parametrize("name", map(daily, NOTEBOOKS))
 def test_run_all_reaches_the_end_of_an_untouched_copy(open_notebook, name):
     notebook = open_notebook(name)
     notebook.picture("opened", notebook.code.first)

@@ -168,6 +168,7 @@ STUDY = Stack(
 )
 
 
+@pytest.mark.long  # every day nbval compares the lesson's own run of it
 def test_the_study_says_what_the_lesson_says():
     """Four sigmoid layers: what stops the plain network is too small a rate."""
     rates = STUDY.rates
