@@ -6,6 +6,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+from xml.etree import ElementTree
 
 import nbformat
 import numpy as np
@@ -102,6 +103,25 @@ def test_links_lead_to_pages_and_what_the_site_lacks_is_only_named():
         "[a](instructors.md#where) [b](03_x.md) `grading/exercises.md` "
         "[d](https://example.org/) [e](#here)\n```\n[f](03_x.ipynb)\n```"
     )
+
+
+def test_papers_and_threads_that_a_text_cites_are_links():
+    text = "arXiv:1502.03167, a/b.c,\nissue 12, d/e pull request 3, and/or issues 4"
+    assert pages.relinked(text, "notebooks") == (
+        "[arXiv:1502.03167](https://arxiv.org/abs/1502.03167), "
+        "[a/b.c,\nissue 12](https://github.com/a/b.c/issues/12), "
+        "[d/e pull request 3](https://github.com/d/e/pull/3), and/or issues 4"
+    )
+    linked = "[arXiv:1502.03167](https://x.org/) `arXiv:1502.03167`"
+    assert pages.relinked(linked, "") == linked
+
+
+def test_an_address_gives_a_sitemap_and_a_picture_for_previews(tmp_path):
+    (tmp_path / "a.html").write_text("<head></head>", encoding="utf-8")
+    site_builder.announce(tmp_path, "https://example.org/bn/")
+    assert "/bn/_images/cover.png" in (tmp_path / "a.html").read_text("utf-8")
+    (place,) = ElementTree.parse(tmp_path / "sitemap.xml").iterfind("{*}url/{*}loc")
+    assert place.text == "https://example.org/bn/a.html"
 
 
 def test_output_may_hold_fences_and_captions_may_hold_anything():

@@ -5,6 +5,7 @@ is, and build/site.zip, the same for reading offline.
 """
 
 import argparse
+import html
 import re
 import shutil
 import sys
@@ -110,11 +111,29 @@ def build(root=ROOT, out=None, address="", say=print):
         + ["-d", str(out) + "-doctrees", *settings, str(source), str(out)]
     )
     if not failed:
-        _finish(root, out)
+        _finish(root, out, address)
     return failed
 
 
-def _finish(root, out):
+def announce(out, address):
+    """Add a sitemap, and to every page the picture that a link preview shows."""
+    address = address.rstrip("/")
+    picture = f"{address}/_images/cover.png"
+    head = f'<meta property="og:image" content="{html.escape(picture)}" />\n</head>'
+    places = []
+    for path in sorted(out.glob("*.html")):
+        text = path.read_text(encoding="utf-8").replace("</head>", head, 1)
+        path.write_text(text, encoding="utf-8", newline="\n")
+        places.append(f"<url><loc>{html.escape(f'{address}/{path.name}')}</loc></url>")
+    (out / "sitemap.xml").write_text(
+        '<?xml version="1.0" encoding="UTF-8"?>\n'
+        '<urlset xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">\n'
+        + "\n".join([*places, "</urlset>\n"]),
+        encoding="utf-8",
+    )
+
+
+def _finish(root, out, address):
     """Add the notebooks to take home, drop what no page needs, and pack it all."""
     (out / "downloads").mkdir()
     for path in (root / "notebooks").glob("*.ipynb"):
@@ -127,6 +146,8 @@ def _finish(root, out):
     for pattern in UNUSED:
         for path in list(out.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if address:
+        announce(out, address)
     with zipfile.ZipFile(out.with_suffix(".zip"), "w", zipfile.ZIP_DEFLATED) as pack:
         for path in sorted(filter(Path.is_file, out.rglob("*"))):
             pack.write(path, path.relative_to(out.parent))

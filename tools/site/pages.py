@@ -24,6 +24,11 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 HINT = re.compile(
     r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL | re.IGNORECASE
 )
+# what sources cite: a paper, and a thread on the host of public code
+PAPER = re.compile(r"(?<![\w/\[`])arXiv:(\d{4}\.\d{4,5})")
+THREAD = re.compile(
+    r"(?<![\w/\[`.-])([\w.-]+/[\w.-]+),?\s+(issue|pull request)\s+(\d+)"
+)
 GUESS = re.compile(r"\b(Guess|Predict)\b")
 SLIDERS = re.compile(r"\(sliders for (.+): run this cell")
 # sliders of a notebook -> the figure that moves in their place
@@ -88,7 +93,7 @@ def front_page(text, stems):
 
 
 def license_page(text):
-    return Page(f"# License\n\n{_literal(text)}\n")
+    return Page(f"# License\n\n{_literal(text, 'wraps')}\n")
 
 
 def _contents(caption, names):
@@ -164,7 +169,16 @@ def _relink(text, folder):
             return f"![{label}]({posixpath.basename(path)})"
         return f"[{label}]({page}.md{anchor})" if page else f"`{path}`"
 
-    return LINK.sub(replace, text)
+    return _cited(LINK.sub(replace, text))
+
+
+def _cited(text):
+    """Papers and threads that a text names, as links."""
+    text = PAPER.sub(r"[\g<0>](https://arxiv.org/abs/\1)", text)
+    places = {"issue": "issues", "pull request": "pull"}
+    return THREAD.sub(
+        lambda m: f"[{m[0]}](https://github.com/{m[1]}/{places[m[2]]}/{m[3]})", text
+    )
 
 
 def _page_of(path):
