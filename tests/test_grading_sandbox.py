@@ -115,7 +115,7 @@ def test_a_sandbox_begins_anew_and_leaves_nothing():
             pid = box.process.pid
             inside = descendants(pid)
             assert len(inside) >= 3
-    end = time.monotonic() + 5
+    end = time.monotonic() + 60  # far from the usual
     while any(map(alive, [pid, *inside])) and time.monotonic() < end:
         time.sleep(0.05)
     assert not any(map(alive, [pid, *inside]))
