@@ -38,6 +38,8 @@ ANY_AXIS = "both shapes line up where the samples are averaged"
 NO_BIAS = "below batch norm a bias and its gradient come to nothing"
 CLIPPED = "catches a rounding that random numbers do not meet"
 TWO_AXES = "the array has two axes"
+FAR_AWAY = "the limit is far from both"
+SAME_ROW = "another cell of the table that tells the same"
 ANY_NEGATIVE = "NumPy works out whichever length is negative"
 # exercise: {what has changed: why it may}
 SOLUTIONS = {
@@ -83,12 +85,54 @@ SOLUTIONS = {
     "effective_learning_rate": {
         "turn = np.arccos(np.clip((W * new).sum(0) / lengths, -1, 1)) -> "
         "turn = np.arccos(np.clip((W * new).sum(0) / lengths, -2, 1))": CLIPPED,
-        "turn = np.arccos(np.clip((W * new).sum(0) / lengths, -1, 1)) -> "
-        "turn = np.arccos(np.clip((W * new).sum(0) / lengths, -1, 2))": CLIPPED,
     },
     "fold_batchnorm": {
         "per_output = scale.reshape(-1, *[1] * (weight.ndim - 1)) -> "
         "per_output = scale.reshape(-2, *[1] * (weight.ndim - 1))": ANY_NEGATIVE,
+    },
+    "find_wrong_backward": {
+        "alone = np.abs(dx.sum(axis=1)).max(axis=1) -> "
+        "alone = np.abs(dx.mean(axis=1)).max(axis=1)": FAR_AWAY,
+        "along = np.abs((dx * x_hat).sum(axis=1)).max(axis=1) -> "
+        "along = np.abs((dx * x_hat).mean(axis=1)).max(axis=1)": FAR_AWAY,
+    },
+    "gradients_agree": {
+        "pairs = zip(measured, claimed, strict=True) -> "
+        "pairs = zip(measured, claimed, strict=False)": EQUALLY_LONG,
+        "x_hat = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) + 1e-05) -> "
+        "x_hat = (x - x.mean(axis=0)) / np.sqrt(x.var(axis=0) - 1e-05)": FAR_AWAY,
+    },
+    "diagnose": {
+        "wrong = np.abs(cosine - 1) > 0.0001 -> "
+        "wrong = np.abs(cosine - 1) >= 0.0001": ON_THE_EDGE,
+        "faults[0] = size[0, :2].max() > 4 -> "
+        "faults[0] = size[0, :2].max() >= 4": ON_THE_EDGE,
+        "faults[0] = size[0, :2].max() > 4 -> "
+        "faults[0] = size[0, :2].max() > 5": FAR_AWAY,
+        "faults[0] = size[0, :2].max() > 4 -> "
+        "faults[0] = size[1, :2].max() > 4": SAME_ROW,
+        "faults[0] = size[0, :2].max() > 4 -> "
+        "faults[0] = size[0, :3].max() > 4": SAME_ROW,
+        "faults[1:3] = wrong[0, 2:] -> faults[1:3] = wrong[1, 2:]": SAME_ROW,
+        "if not wrong[1, :2].any(): -> if not wrong[2, :2].any():": SAME_ROW,
+        "faults[5 if wrong[0, 3] else 3] = 1 -> "
+        "faults[5 if wrong[1, 3] else 3] = 1": SAME_ROW,
+    },
+    "qk_norm_attention": {
+        "q = q / np.linalg.norm(q, axis=-1, keepdims=True) -> "
+        "q = q / np.linalg.norm(q, axis=1, keepdims=True)": TWO_AXES,
+        "k = k / np.linalg.norm(k, axis=-1, keepdims=True) -> "
+        "k = k / np.linalg.norm(k, axis=1, keepdims=True)": TWO_AXES,
+        "weights = e / e.sum(axis=-1, keepdims=True) -> "
+        "weights = e / e.sum(axis=1, keepdims=True)": TWO_AXES,
+        "e = np.exp(logits - logits.max(axis=-1, keepdims=True)) -> "
+        "e = np.exp(logits - logits.max(axis=1, keepdims=True))": TWO_AXES,
+    },
+    "residual_block": {
+        "var = (centered ** 2).mean(axis=-1, keepdims=True) -> "
+        "var = (centered ** 2).mean(axis=1, keepdims=True)": TWO_AXES,
+        "centered = h - h.mean(axis=-1, keepdims=True) -> "
+        "centered = h - h.mean(axis=1, keepdims=True)": TWO_AXES,
     },
     "freeze_batchnorm": {
         "return lambda mode=True: layer -> return lambda mode=False: layer": (
