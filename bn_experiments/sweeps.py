@@ -34,13 +34,23 @@ def xavier_times_4(rng, fan_in, fan_out):
     return rng.uniform(-bound, bound, (fan_in, fan_out)), np.zeros((1, fan_out))
 
 
+def he(rng, fan_in, fan_out):
+    """He et al. (2015), equation 10, for ReLU: normal with variance 2 / fan_in."""
+    return rng.normal(0, (2 / fan_in) ** 0.5, (fan_in, fan_out)), np.zeros((1, fan_out))
+
+
 def perturbed(rng, fan_in, fan_out):
     """The default, changed in the 13th digit: what differs then is chance."""
     W, b = default_init(rng, fan_in, fan_out)
     return W * (1 + 1e-13), b
 
 
-INITS = {"default": default_init, "Xavier x 4": xavier_times_4, "perturbed": perturbed}
+INITS = {
+    "default": default_init,
+    "Xavier x 4": xavier_times_4,
+    "He": he,
+    "perturbed": perturbed,
+}
 
 
 @dataclass(frozen=True)
@@ -51,7 +61,7 @@ class Stack:
         dims: widths from input to output.
         activation: "sigmoid", "relu" or "tanh".
         norm: before each activation: "plain" (none), "batch", "layer" or "rms".
-        init: "default", "Xavier x 4" or "perturbed", see `INITS`.
+        init: "default", "Xavier x 4", "He" or "perturbed", see `INITS`.
         rates: learning rates.
         seeds: each has its own initial weights and its own order of batches, the same
             for every rate and norm.
