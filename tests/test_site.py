@@ -106,14 +106,29 @@ def test_links_lead_to_pages_and_what_the_site_lacks_is_only_named():
 
 
 def test_papers_and_threads_that_a_text_cites_are_links():
-    text = "arXiv:1502.03167, a/b.c,\nissue 12, d/e pull request 3, and/or issues 4"
+    text = "arXiv:1502.03167, and/or issues 4. a/b.c,\nissue 12; d/e pull request 3"
     assert pages.relinked(text, "notebooks") == (
-        "[arXiv:1502.03167](https://arxiv.org/abs/1502.03167), "
-        "[a/b.c,\nissue 12](https://github.com/a/b.c/issues/12), "
-        "[d/e pull request 3](https://github.com/d/e/pull/3), and/or issues 4"
+        "[arXiv:1502.03167](https://arxiv.org/abs/1502.03167), and/or issues 4. "
+        "[a/b.c,\nissue 12](https://github.com/a/b.c/issues/12); "
+        "[d/e pull request 3](https://github.com/d/e/issues/3)"
     )
     linked = "[arXiv:1502.03167](https://x.org/) `arXiv:1502.03167`"
     assert pages.relinked(linked, "") == linked
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    (
+        ("a/b, issues 5 and 60, sections 7 and 8", ["5", "60"]),
+        ("a/b issue 5 and pull request 6", ["5", "6"]),
+        ("a/b, issue 5, mended by pull request 6, 2025.", ["5", "6"]),
+        ("a/b, pull request 5 (kept) and c/d,\npull request 6", ["5", "6"]),
+    ),
+)
+def test_each_of_several_threads_is_a_link(text, numbers):
+    made = pages.relinked(text, "")
+    assert re.findall(r"github.com/\w/\w/issues/(\d+)\)", made) == numbers
+    assert re.sub(r"\[(.*?)\]\(.*?\)", r"\1", made, flags=re.S) == text
 
 
 def test_an_address_gives_a_sitemap_and_a_picture_for_previews(tmp_path):
@@ -217,6 +232,10 @@ def test_addresses_of_exercises_and_sources_do_not_depend_on_numbers(texts):
     for address in ("exercise-batchnorm-forward", "question-gamma-and-beta"):
         assert f'id="{address}"' in first
     assert 'id="source-1"' in first and 'href="#source-1"' in first
+    assert re.search(
+        '#source-7">.?7</a>, <a [^>]*#source-8">8.?</a>',
+        texts["02_backward_derivation.html"],
+    )
 
 
 @pytest.mark.site
