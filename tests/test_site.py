@@ -175,6 +175,13 @@ def test_every_figure_of_a_notebook_has_an_alt_text(path):
     assert all(len(alt.split()) >= 5 for alt in alts), alts
 
 
+def test_the_star_moves_among_the_samples_of_the_lesson():
+    nb = nbformat.read(ROOT / f"notebooks/{moving.LESSON}.ipynb", as_version=4)
+    others = moving.numbers(ROOT / "notebooks")["others"]
+    [cell] = [cell for cell in nb.cells if "def draw_coupling" in cell.source]
+    assert f"np.array([{', '.join(map(str, others))}, moved])" in cell.source
+
+
 # the built site
 
 

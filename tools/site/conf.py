@@ -85,7 +85,8 @@ class Links(SphinxTransform):
 
     default_priority = 410
     pattern = re.compile(
-        r"(?:\[|(?<=\[\d, )|(?<=\[\d\d, ))(?P<source>\d+)(?:\]|(?=,))"
+        r"(?:\[|(?<=\[\d[,;] )|(?<=\[\d\d[,;] )|^(?=\d+\]))"
+        r"(?P<source>\d+)(?:\]|(?=[,;]))"
         r"|\b[Ll]esson (?P<lesson>\d\d)\b"
     )
 
