@@ -384,6 +384,17 @@ def test_a_lesson_is_light_fits_a_phone_and_prints(visit, site, name):
 
 
 @browsing
+def test_paper_is_white_also_from_a_dark_page_and_shows_what_was_to_guess(visit):
+    tab = visit(f"{moving.LESSON}.html", color_scheme="dark")
+    tab.emulate_media(media="print")
+    for place in (".bd-article p", ".bd-article pre span", ".bd-article math"):
+        color = tab.locator(place).first.evaluate("it => getComputedStyle(it).color")
+        assert color == "rgb(20, 24, 30)", place
+    assert tab.locator("details.guess pre").first.bounding_box()["height"] > 20
+    assert not tab.locator("details:not(.guess) > p").first.is_visible()
+
+
+@browsing
 def test_search_finds_a_word_of_lesson_07(visit):
     tab = visit("search.html", query="?q=clinic")
     tab.locator("#search-results a[href*='07_debugging_clinic']").first.wait_for()
