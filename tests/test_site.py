@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
 
@@ -163,6 +164,25 @@ def test_another_archive_than_the_pinned_one_is_refused(tmp_path):
     assert not other.exists()
 
 
+# the workflow that publishes
+
+
+def test_the_workflow_builds_and_publishes_what_there_is(capsys):
+    text = (ROOT / ".github/workflows/site.yml").read_text("utf-8")
+    [job] = yaml.safe_load(text)["jobs"].values()
+    told = set(re.findall(r"steps\.(\w+)\.outputs", str(job)))
+    assert told <= {step.get("id") for step in job["steps"]}
+    [run] = [step["run"] for step in job["steps"] if "run" in step]
+    with pytest.raises(SystemExit):
+        site_builder.main(["--help"])
+    known = re.findall(r"^ +(--\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert set(re.findall(r"--\w+", run)) <= set(known) and " course.py site " in run
+    [published] = [
+        step["with"]["path"] for step in job["steps"] if "path" in step.get("with", {})
+    ]
+    assert published == "build/site"
+
+
 # notebooks
 
 
@@ -296,6 +316,7 @@ def visit(chromium, site):
 
     def open_page(name, query="", width=1300, **settings):
         size = {"width": width, "height": 900}
+        settings.setdefault("reduced_motion", "reduce")  # colors at rest
         context = chromium.new_context(viewport=size, **settings)
         contexts.append(context)
         tab = context.new_page()
