@@ -11,6 +11,7 @@ from xml.etree import ElementTree
 import nbformat
 import numpy as np
 import pytest
+import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
 
@@ -106,14 +107,29 @@ def test_links_lead_to_pages_and_what_the_site_lacks_is_only_named():
 
 
 def test_papers_and_threads_that_a_text_cites_are_links():
-    text = "arXiv:1502.03167, a/b.c,\nissue 12, d/e pull request 3, and/or issues 4"
+    text = "arXiv:1502.03167, and/or issues 4. a/b.c,\nissue 12; d/e pull request 3"
     assert pages.relinked(text, "notebooks") == (
-        "[arXiv:1502.03167](https://arxiv.org/abs/1502.03167), "
-        "[a/b.c,\nissue 12](https://github.com/a/b.c/issues/12), "
-        "[d/e pull request 3](https://github.com/d/e/pull/3), and/or issues 4"
+        "[arXiv:1502.03167](https://arxiv.org/abs/1502.03167), and/or issues 4. "
+        "[a/b.c,\nissue 12](https://github.com/a/b.c/issues/12); "
+        "[d/e pull request 3](https://github.com/d/e/issues/3)"
     )
     linked = "[arXiv:1502.03167](https://x.org/) `arXiv:1502.03167`"
     assert pages.relinked(linked, "") == linked
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    (
+        ("a/b, issues 5 and 60, sections 7 and 8", ["5", "60"]),
+        ("a/b issue 5 and pull request 6", ["5", "6"]),
+        ("a/b, issue 5, mended by pull request 6, 2025.", ["5", "6"]),
+        ("a/b, pull request 5 (kept) and c/d,\npull request 6", ["5", "6"]),
+    ),
+)
+def test_each_of_several_threads_is_a_link(text, numbers):
+    made = pages.relinked(text, "")
+    assert re.findall(r"github.com/\w/\w/issues/(\d+)\)", made) == numbers
+    assert re.sub(r"\[(.*?)\]\(.*?\)", r"\1", made, flags=re.S) == text
 
 
 def test_an_address_gives_a_sitemap_and_a_picture_for_previews(tmp_path):
@@ -148,6 +164,25 @@ def test_another_archive_than_the_pinned_one_is_refused(tmp_path):
     assert not other.exists()
 
 
+# the workflow that publishes
+
+
+def test_the_workflow_builds_and_publishes_what_there_is(capsys):
+    text = (ROOT / ".github/workflows/site.yml").read_text("utf-8")
+    [job] = yaml.safe_load(text)["jobs"].values()
+    told = set(re.findall(r"steps\.(\w+)\.outputs", str(job)))
+    assert told <= {step.get("id") for step in job["steps"]}
+    [run] = [step["run"] for step in job["steps"] if "run" in step]
+    with pytest.raises(SystemExit):
+        site_builder.main(["--help"])
+    known = re.findall(r"^ +(--\w+)", capsys.readouterr().out, re.MULTILINE)
+    assert set(re.findall(r"--\w+", run)) <= set(known) and " course.py site " in run
+    [published] = [
+        step["with"]["path"] for step in job["steps"] if "path" in step.get("with", {})
+    ]
+    assert published == "build/site"
+
+
 # notebooks
 
 
@@ -158,6 +193,13 @@ def test_every_figure_of_a_notebook_has_an_alt_text(path):
     pictures = [o for o in outputs if "image/png" in o.get("data", {})]
     alts = [o.metadata.get("image/png", {}).get("alt", "") for o in pictures]
     assert all(len(alt.split()) >= 5 for alt in alts), alts
+
+
+def test_the_star_moves_among_the_samples_of_the_lesson():
+    nb = nbformat.read(ROOT / f"notebooks/{moving.LESSON}.ipynb", as_version=4)
+    others = moving.numbers(ROOT / "notebooks")["others"]
+    [cell] = [cell for cell in nb.cells if "def draw_coupling" in cell.source]
+    assert f"np.array([{', '.join(map(str, others))}, moved])" in cell.source
 
 
 # the built site
@@ -217,6 +259,10 @@ def test_addresses_of_exercises_and_sources_do_not_depend_on_numbers(texts):
     for address in ("exercise-batchnorm-forward", "question-gamma-and-beta"):
         assert f'id="{address}"' in first
     assert 'id="source-1"' in first and 'href="#source-1"' in first
+    assert re.search(
+        '#source-7">.?7</a>, <a [^>]*#source-8">8.?</a>',
+        texts["02_backward_derivation.html"],
+    )
 
 
 @pytest.mark.site
@@ -270,6 +316,7 @@ def visit(chromium, site):
 
     def open_page(name, query="", width=1300, **settings):
         size = {"width": width, "height": 900}
+        settings.setdefault("reduced_motion", "reduce")  # colors at rest
         context = chromium.new_context(viewport=size, **settings)
         contexts.append(context)
         tab = context.new_page()
@@ -355,6 +402,17 @@ def test_a_lesson_is_light_fits_a_phone_and_prints(visit, site, name):
     assert weight <= PAGE_BYTES
     assert tab.evaluate("document.documentElement.scrollWidth") <= 390
     assert tab.pdf().startswith(b"%PDF")
+
+
+@browsing
+def test_paper_is_white_also_from_a_dark_page_and_shows_what_was_to_guess(visit):
+    tab = visit(f"{moving.LESSON}.html", color_scheme="dark")
+    tab.emulate_media(media="print")
+    for place in (".bd-article p", ".bd-article pre span", ".bd-article math"):
+        color = tab.locator(place).first.evaluate("it => getComputedStyle(it).color")
+        assert color == "rgb(20, 24, 30)", place
+    assert tab.locator("details.guess pre").first.bounding_box()["height"] > 20
+    assert not tab.locator("details:not(.guess) > p").first.is_visible()
 
 
 @browsing

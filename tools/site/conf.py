@@ -37,6 +37,8 @@ html_theme_options = {
 LATEX = LatexToMathML(fancy_error=False)
 # the space that \\[4pt] adds between rows, which MathML has no place for
 ROW_SPACE = re.compile(r"(\\\\)\s*\[[^\]]*\]")
+# as high as a capital, so that a root's sign is not taller than what is under it
+STRUT = '<mspace height="0.7em" depth="0.15em"/>'
 
 
 def mathml(latex, display):
@@ -46,9 +48,10 @@ def mathml(latex, display):
         SphinxError: the formula has a command that the converter does not know.
     """
     try:
-        return LATEX.convert_with_local_state(
+        made = LATEX.convert_with_local_state(
             ROW_SPACE.sub(r"\1", latex), displaystyle=display
         )
+        return made.replace("</msqrt>", f"{STRUT}</msqrt>")
     except LatexError as error:
         raise SphinxError(f"formula {latex!r}: {error}") from None
 
@@ -81,7 +84,11 @@ class Links(SphinxTransform):
     """[3] leads to the third source, and "lesson 05" to that lesson."""
 
     default_priority = 410
-    pattern = re.compile(r"\[(?P<source>\d+)(?=[\],])|\b[Ll]esson (?P<lesson>\d\d)\b")
+    pattern = re.compile(
+        r"(?:\[|(?<=\[\d[,;] )|(?<=\[\d\d[,;] )|^(?=\d+\]))"
+        r"(?P<source>\d+)(?:\]|(?=[,;]))"
+        r"|\b[Ll]esson (?P<lesson>\d\d)\b"
+    )
 
     def apply(self):
         self.sources = {}

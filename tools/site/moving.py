@@ -41,7 +41,8 @@ def numbers(notebooks):
     Returns: a dictionary with
         unit: (128,) pre-activations of the first unit, as lesson 01 draws them
         pixel_std: standard deviation of each pixel that varies in the batch
-        others: the four samples that nobody moves
+        others: the four samples that nobody moves, the lesson's plain numbers: inputs
+            of digits are a tenth as wide as their outputs, too close for one axis
         digit: (784,) the first digit's pixels, 0 to 255; its input is unit[0]
         mates: (16, 127) inputs of the digits beside it in sixteen batches
         mu, var: (200,) batch statistics, as they reach the running statistics

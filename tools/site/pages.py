@@ -24,11 +24,15 @@ LINK = re.compile(r"(!?)\[([^\]]*)\]\(([^)#\s]+)(#[^)\s]*)?\)")
 HINT = re.compile(
     r"<details><summary>(.*?)</summary>(.*?)</details>", re.DOTALL | re.IGNORECASE
 )
-# what sources cite: a paper, and a thread on the host of public code
+# what sources cite: a paper, and threads on the host of public code, such as
+# "owner/name, issue 12, mended by pull request 13" and "owner/name, issues 1 and 2"
 PAPER = re.compile(r"(?<![\w/\[`])arXiv:(\d{4}\.\d{4,5})")
-THREAD = re.compile(
-    r"(?<![\w/\[`.-])([\w.-]+/[\w.-]+),?\s+(issue|pull request)\s+(\d+)"
+NAME = r"(?<![\w/\[`.-])(?!and/or\b)([\w.-]+/[\w.-]+),?\s+"
+KIND = r"(?:issues?|pull\s+requests?)\s+"
+THREADS = re.compile(
+    rf"{NAME}{KIND}\d+(?:,?(?:\s+[a-z]+){{0,2}}\s+(?:{KIND}|(?<=and\s))\d+)*"
 )
+THREAD = re.compile(rf"(?:{NAME})?{KIND}(\d+)|(?<=and\s)(\d+)")
 GUESS = re.compile(r"\b(Guess|Predict)\b")
 SLIDERS = re.compile(r"\(sliders for (.+): run this cell")
 # sliders of a notebook -> the figure that moves in their place
@@ -175,10 +179,13 @@ def _relink(text, folder):
 def _cited(text):
     """Papers and threads that a text names, as links."""
     text = PAPER.sub(r"[\g<0>](https://arxiv.org/abs/\1)", text)
-    places = {"issue": "issues", "pull request": "pull"}
-    return THREAD.sub(
-        lambda m: f"[{m[0]}](https://github.com/{m[1]}/{places[m[2]]}/{m[3]})", text
-    )
+    return THREADS.sub(_threads, text)
+
+
+def _threads(match):
+    """Each thread of one repository as a link; the host sends issues on to pulls."""
+    where = f"https://github.com/{match[1]}/issues"
+    return THREAD.sub(lambda m: f"[{m[0]}]({where}/{m[2] or m[3]})", match[0])
 
 
 def _page_of(path):
