@@ -403,14 +403,18 @@ def score_with(exercise, functions, code):
         with swapped(functions, code):
             return exercise.reference(*args)
 
-    def run(function, args):
-        mutated = swapped(functions, code) if function is student else none
-        with mutated:
-            return exercise.run(function, args)
+    def mutating(tried):
+        def run(function, args):
+            mutated = swapped(functions, code) if function is student else none
+            with mutated:
+                return tried(function, args)
+
+        return run
 
     none = contextlib.nullcontext()
     twin = copy.copy(exercise)
-    twin.run = run  # a class's methods run after it has been called
+    # a class's methods run after it has been called
+    twin.run, twin.outcome = mutating(exercise.run), mutating(exercise.outcome)
     return twin.score(student, POINTS)
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import jupytext
+import torch
 
 LESSONS = Path(__file__).resolve().parents[2] / "lessons"
 COLUMN = "What would change this?"
@@ -75,10 +76,12 @@ def from_lesson(number, *markers, **changed):
     (path,) = LESSONS.glob(f"{number}_*.md")
     sources = [c.source for c in jupytext.read(path).cells if c.cell_type == "code"]
     space = {"__name__": f"lesson_{number}"}
+    dtype = torch.get_default_dtype()  # which a set-up cell may change
     for marker in ("plots.use_style()", *markers):
         (code,) = [source for source in sources if marker in source]
         exec(compile(code, f"{path.name}, {marker}", "exec"), space)
         space.update(changed)
+    torch.set_default_dtype(dtype)
     return SimpleNamespace(**space)
 
 
