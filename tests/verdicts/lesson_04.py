@@ -30,9 +30,7 @@ def study(seeds=FIRST, times=1.0):
     found = {}
     for name, stack in lesson.SETTINGS.items():
         for norm in ("plain", "batch"):
-            arm = replace(
-                stack, norm=norm, seeds=seeds, steps=int(times * stack.steps)
-            )
+            arm = replace(stack, norm=norm, seeds=seeds, steps=int(times * stack.steps))
             found[name, norm] = 100 * sweeps.train_stack(arm).accuracy
     return lesson.rates, found
 
@@ -173,9 +171,7 @@ def two_starts(row):
     def apart(norm, floor):
         """Largest difference, over the pairs of starts, of the number of rates."""
         return [
-            abs(
-                len(working(f, one, norm, floor)) - len(working(f, other, norm, floor))
-            )
+            abs(len(working(f, one, norm, floor)) - len(working(f, other, norm, floor)))
             for f in studies()
             for one, other in ((SIGMOID, XAVIER), (RELU, HE))
         ]
