@@ -146,6 +146,19 @@ def test_output_may_hold_fences_and_captions_may_hold_anything():
     assert pages.escaped("a_b*c $d$ [e] <f>") == r"a\_b\*c \$d\$ \[e\] \<f\>"
 
 
+@pytest.mark.site
+def test_sections_of_lessons_have_addresses(tmp_path):
+    from tools.site import conf  # needs Sphinx
+
+    page = tmp_path / "05_variants.md"
+    page.write_text("# 05\n\n## 8 Shrink it\n\n### 1 No\n", encoding="utf-8")
+    (tmp_path / "index.md").write_text("## 1 No\n", encoding="utf-8")
+    assert conf.places(tmp_path) == {
+        ("05", None): "05_variants.html",
+        ("05", "8"): "05_variants.html#shrink-it",
+    }
+
+
 # what comes from npm
 
 
@@ -258,11 +271,10 @@ def test_addresses_of_exercises_and_sources_do_not_depend_on_numbers(texts):
     first = texts["01_forward_pass.html"]
     for address in ("exercise-batchnorm-forward", "question-gamma-and-beta"):
         assert f'id="{address}"' in first
+    second = texts["02_backward_derivation.html"]
+    assert '09_batchnorm_in_practice.html#freeze-what-must-not-move"' in second
     assert 'id="source-1"' in first and 'href="#source-1"' in first
-    assert re.search(
-        '#source-7">.?7</a>, <a [^>]*#source-8">8.?</a>',
-        texts["02_backward_derivation.html"],
-    )
+    assert re.search('#source-7">.?7</a>, <a [^>]*#source-8">8.?</a>', second)
 
 
 @pytest.mark.site

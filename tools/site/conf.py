@@ -1,6 +1,7 @@
 """Sphinx's settings, and the four things it does otherwise for this course."""
 
 import re
+from pathlib import Path
 
 from docutils import nodes
 from math_core import LatexError, LatexToMathML
@@ -80,18 +81,36 @@ class Addresses(SphinxTransform):
                 raw.parent.remove(raw)
 
 
+SECTION = re.compile(r"^## (\d+) (.+)", re.MULTILINE)
+
+
+def places(folder):
+    """Addresses of lessons and of their numbered sections.
+
+    Returns: a dictionary from ("05", None) and from ("05", "8").
+    """
+    found = {}
+    for path in Path(folder).glob("[0-9][0-9]_*.md"):
+        lesson, page = path.name[:2], f"{path.stem}.html"
+        found[lesson, None] = page
+        for number, title in SECTION.findall(path.read_text("utf-8")):
+            found[lesson, number] = f"{page}#{nodes.make_id(title)}"
+    return found
+
+
 class Links(SphinxTransform):
-    """[3] leads to the third source, and "lesson 05" to that lesson."""
+    """[3] leads to the third source, "lesson 05, section 8" to that section."""
 
     default_priority = 410
     pattern = re.compile(
         r"(?:\[|(?<=\[\d[,;] )|(?<=\[\d\d[,;] )|^(?=\d+\]))"
         r"(?P<source>\d+)(?:\]|(?=[,;]))"
-        r"|\b[Ll]esson (?P<lesson>\d\d)\b"
+        r"|\b[Ll]esson (?P<lesson>\d\d)\b(?:, section (?P<section>\d+)\b)?"
     )
 
     def apply(self):
         self.sources = {}
+        self.places = places(self.env.srcdir)
         for section in self.document.findall(nodes.section):
             if "sources" in section["ids"]:
                 self._name(section)
@@ -119,8 +138,10 @@ class Links(SphinxTransform):
         if match["source"] in self.sources:
             where = {"refid": self.sources[match["source"]]}
         elif match["lesson"] and not here.startswith(match["lesson"]):
-            found = [d for d in self.env.found_docs if d.startswith(match["lesson"])]
-            where = {"refuri": f"{found[0]}.html"} if found else None
+            place = self.places.get((match["lesson"], match["section"]))
+            if not place:
+                raise SphinxError(f"{here}: there is no {match[0]}")
+            where = {"refuri": place}
         else:
             where = None
         return where and nodes.reference("", match[0], internal=True, **where)
