@@ -38,6 +38,8 @@ ANY_AXIS = "both shapes line up where the samples are averaged"
 NO_BIAS = "below batch norm a bias and its gradient come to nothing"
 CLIPPED = "catches a rounding that random numbers do not meet"
 TWO_AXES = "the array has two axes"
+COPIED = "copies what need not be copied"
+BOTH = "changes what is judged, too"
 FAR_AWAY = "the limit is far from both"
 SAME_ROW = "another cell of the table that tells the same"
 ANY_NEGATIVE = "NumPy works out whichever length is negative"
@@ -142,91 +144,162 @@ SOLUTIONS = {
 }
 # the same for the references, with the function that has changed
 REFERENCES = {
-    "_as_rows: return np.moveaxis(images, 1, -1).reshape(-1, images.shape[1]) -> "
-    "return np.moveaxis(images, 1, -1).reshape(-2, images.shape[1])": ANY_NEGATIVE,
-    "_batches: return list(zip(x.split(batch_size), y.split(batch_size), "
-    "strict=True)) -> return list(zip(x.split(batch_size), y.split(batch_size), "
-    "strict=False))": EQUALLY_LONG,
-    "_centered: centered = x - first -> centered = x + first": ANY_SHIFT,
-    "_centered: return (centered, first + offset) -> "
-    "return (centered, first - offset)": "layer and group norm do not use the mean",
-    "_checked_parameters: if value.shape != shape: -> if value.shape == shape:": (
-        "asks whether to look closer, which finds nothing"
+    "_checked_axes: distinct = tuple(sorted({a % ndim for a in axes})) -> "
+    "distinct = tuple(sorted({a * ndim for a in axes}))": BOTH,
+    "_fitting: arrays.append(array.astype(precise, copy=False)) -> "
+    "arrays.append(array.astype(precise, copy=True))": COPIED,
+    "_floating: return array if array.dtype.kind == 'f' else "
+    "array.astype(np.float64) -> return array if array.dtype.kind != 'f' else"
+    " array.astype(np.float64)": ("all is float64"),
+    "_inverse_std: return 1 / np.sqrt(var + eps) -> return 1 * np.sqrt(var + "
+    "eps)": BOTH,
+    "_inverse_std: return 1 / np.sqrt(var + eps) -> return 1 / np.sqrt(var - "
+    "eps)": BOTH,
+    "_pass_through: seen = False -> seen = True": (
+        "no batches at all: test_practice.py"
     ),
-    "_floating: return a if a.dtype.kind == 'f' else a.astype(np.float64) -> "
-    "return a if a.dtype.kind != 'f' else a.astype(np.float64)": "all is float64",
-    "_ones: ones.setflags(write=False) -> ones.setflags(write=True)": (
-        "nobody writes into it"
-    ),
-    "_sum: if over.axes == (a.ndim - 2,): -> if over.axes != (a.ndim - 2,):": ROUTE,
-    "_sum: if over.axes == (a.ndim - 2,): -> if over.axes == (a.ndim + 2,):": ROUTE,
-    "_sum: if over.axes == (a.ndim - 2,): -> if over.axes == (a.ndim - 3,):": ROUTE,
-    "_sum: total = _ones(a.shape[-2], a.dtype) @ a -> "
-    "total = _ones(a.shape[-2], a.dtype) * a": NOT_TAKEN,
-    "_sum: total = _ones(a.shape[-2], a.dtype) @ a -> "
-    "total = _ones(a.shape[2], a.dtype) @ a": NOT_TAKEN,
-    "_sum: total = _ones(a.shape[-2], a.dtype) @ a -> "
-    "total = _ones(a.shape[-3], a.dtype) @ a": NOT_TAKEN,
-    "groupnorm_forward: over = _reduction(groups, tuple(range(2, len(groups)))) -> "
-    "over = _reduction(groups, tuple(range(3, len(groups))))": (
-        "in instance norm a group has one channel"
-    ),
-    "per_channel: return parameter.reshape(-1, *[1] * (x.ndim - 2)) -> "
-    "return parameter.reshape(-2, *[1] * (x.ndim - 2))": ANY_NEGATIVE,
-    "saturation_fraction: return ((a < low + edge) | (a > high - edge)).mean(axis=0) "
-    "-> return ((a <= low + edge) | (a > high - edge)).mean(axis=0)": ON_THE_EDGE,
-    "saturation_fraction: return ((a < low + edge) | (a > high - edge)).mean(axis=0) "
-    "-> return ((a < low + edge) | (a >= high - edge)).mean(axis=0)": ON_THE_EDGE,
-    "split: return x.reshape(len(x), G, -1, *x.shape[2:]) -> "
-    "return x.reshape(len(x), G, -2, *x.shape[2:])": ANY_NEGATIVE,
-    "split: return x.reshape(len(x), G, -1, *x.shape[2:]) -> "
-    "return x.reshape(len(x), G, -1, *x.shape[3:])": (
-        "the numbers of a group stay together, and all of them are averaged"
-    ),
-    "updates: for old, new in zip(before, weights, strict=True): -> "
-    "for old, new in zip(before, weights, strict=False):": EQUALLY_LONG,
-    "watch: names = ', '.join((kind.__name__ for kind in kinds)) or 'no kind at all' "
-    "-> names = ', '.join((kind.__name__ for kind in kinds)) and 'no kind at all'": (
-        "words of a message"
-    ),
-    "_draws: mu = rng.uniform(-mean_range, mean_range, shape[-1]) -> "
-    "mu = rng.uniform(-mean_range, mean_range, shape[1])": TWO_AXES,
-    "_draws: sigma = rng.uniform(1, largest_scale, shape[-1]) -> "
-    "sigma = rng.uniform(1, largest_scale, shape[1])": TWO_AXES,
-    "_standardized: var = z.var(axis, ddof=ddof, keepdims=True) -> "
-    "var = z.var(axis, ddof=ddof, keepdims=False)": ANY_AXIS,
-    "_standardized: return ((z - z.mean(axis, keepdims=True)) / std, 1 / std) -> "
-    "return ((z - z.mean(axis, keepdims=False)) / std, 1 / std)": ANY_AXIS,
-    "through_norm: fitted = g.mean(axis, keepdims=True) -> "
-    "fitted = g.mean(axis, keepdims=False)": ANY_AXIS,
-    "through_norm: fitted = fitted + x_hat * (g * x_hat).mean(axis, keepdims=True) -> "
-    "fitted = fitted + x_hat * (g * x_hat).mean(axis, keepdims=False)": ANY_AXIS,
-    "forward_reference: x_hat, inv_std = _standardized(x @ W + b, axis, eps) -> "
-    "x_hat, inv_std = _standardized(x @ W - b, axis, eps)": NO_BIAS,
-    "gradients: return (dz @ W.T, x.T @ dz, dz.sum(0), (g * x_hat).sum(0), g.sum(0)) "
-    "-> return (dz @ W.T, x.T @ dz, dz.mean(0), (g * x_hat).sum(0), g.sum(0))": NO_BIAS,
-    "loss: grads |= dict(zip(names, new, strict=True)) -> "
-    "grads |= dict(zip(names, new, strict=False))": EQUALLY_LONG,
-    "_pass_through: seen = False -> seen = True": "no batches at all: test_practice.py",
-    "_turn: return np.arccos(np.clip(cosine, -1, 1)) -> "
-    "return np.arccos(np.clip(cosine, -2, 1))": CLIPPED,
-    "_turn: return np.arccos(np.clip(cosine, -1, 1)) -> "
-    "return np.arccos(np.clip(cosine, -1, 2))": CLIPPED,
-    "direction_and_size: if length < ZERO and true_length < ZERO: -> "
-    "if length <= ZERO and true_length < ZERO:": ON_THE_EDGE,
-    "direction_and_size: if length < ZERO and true_length < ZERO: -> "
-    "if length < ZERO and true_length <= ZERO:": ON_THE_EDGE,
-    "direction_and_size: if length < ZERO or true_length < ZERO: -> "
-    "if length <= ZERO or true_length < ZERO:": ON_THE_EDGE,
-    "direction_and_size: if length < ZERO or true_length < ZERO: -> "
-    "if length < ZERO or true_length <= ZERO:": ON_THE_EDGE,
+    "_rounded: return tuple((array.astype(like.dtype, copy=False) for array "
+    "in arrays)) -> return tuple((array.astype(like.dtype, copy=True) for "
+    "array in arrays))": COPIED,
+    "affine_norm_relu_forward: mu = z.mean(axes, keepdims=True) -> mu = "
+    "z.mean(axes, keepdims=False)": ANY_AXIS,
+    "affine_norm_relu_forward: var = z.var(axes, keepdims=True) -> var = "
+    "z.var(axes, keepdims=False)": ANY_AXIS,
+    "affine_norm_relu_forward: z = x @ W + b -> z = x @ W - b": NO_BIAS,
+    "batchnorm_forward: mu = x.mean(axes, keepdims=True) -> mu = x.mean(axes,"
+    " keepdims=False)": ANY_AXIS,
+    "batchnorm_forward: var = x.var(axes, keepdims=True) -> var = x.var(axes,"
+    " keepdims=False)": ANY_AXIS,
+    "diagnose: early_W, early_b = wrong[0, 2:] & (not here and (not below)) "
+    "-> early_W, early_b = wrong[1, 2:] & (not here and (not below))": SAME_ROW,
+    "diagnose: lost = passed_down and (not wrong[0, 3]) -> lost = passed_down"
+    " and (not wrong[1, 3])": SAME_ROW,
+    "diagnose: return np.array([too_large, early_W, early_b, lost, here, "
+    "passed_down and wrong[0, 3]], int) -> return np.array([too_large, "
+    "early_W, early_b, lost, here, passed_down and wrong[1, 3]], int)": SAME_ROW,
+    "diagnose: too_large = np.any(size[0, :2] > 4) -> too_large = "
+    "np.any(size[0, :2] > 5)": FAR_AWAY,
+    "diagnose: too_large = np.any(size[0, :2] > 4) -> too_large = "
+    "np.any(size[0, :2] >= 4)": ON_THE_EDGE,
+    "diagnose: too_large = np.any(size[0, :2] > 4) -> too_large = "
+    "np.any(size[0, :3] > 4)": SAME_ROW,
+    "diagnose: too_large = np.any(size[0, :2] > 4) -> too_large = "
+    "np.any(size[1, :2] > 4)": SAME_ROW,
+    "diagnose: wrong = np.abs(cosine - 1) > 0.0001 -> wrong = np.abs(cosine -"
+    " 1) >= 0.0001": ON_THE_EDGE,
+    "direction_and_size: if length < ZERO and true_length < ZERO: -> if "
+    "length < ZERO and true_length <= ZERO:": ON_THE_EDGE,
+    "direction_and_size: if length < ZERO and true_length < ZERO: -> if "
+    "length <= ZERO and true_length < ZERO:": ON_THE_EDGE,
+    "direction_and_size: if length < ZERO or true_length < ZERO: -> if length"
+    " < ZERO or true_length <= ZERO:": ON_THE_EDGE,
+    "direction_and_size: if length < ZERO or true_length < ZERO: -> if length"
+    " <= ZERO or true_length < ZERO:": ON_THE_EDGE,
     "direction_and_size: return (0.0, 0.0 if length < ZERO else np.inf) -> "
     "return (0.0, 0.0 if length <= ZERO else np.inf)": ON_THE_EDGE,
-    "fold_batchnorm: return (scale.reshape(-1, *[1] * (weight.ndim - 1)) * weight, "
-    "scale * shift + beta) -> return (scale.reshape(-2, *[1] * (weight.ndim - 1)) * "
-    "weight, scale * shift + beta)": ANY_NEGATIVE,
-    "relu_reference: return da * (gamma * x_hat + beta > 0) -> "
-    "return da * (gamma * x_hat + beta >= 0)": ON_THE_EDGE,
+    "effective_learning_rate: turn = np.arccos(np.clip(cosine, -1, 1)) -> "
+    "turn = np.arccos(np.clip(cosine, -2, 1))": CLIPPED,
+    "evaluate: for xb, yb in zip(x.split(batch_size), y.split(batch_size), "
+    "strict=True): -> for xb, yb in zip(x.split(batch_size), "
+    "y.split(batch_size), strict=False):": EQUALLY_LONG,
+    "find_wrong_backward: return _most_suspect(dx, dx.sum(1), "
+    "np.einsum('knd,nd->kd', dx, x_hat)) -> return _most_suspect(dx, "
+    "dx.mean(1), np.einsum('knd,nd->kd', dx, x_hat))": FAR_AWAY,
+    "fold_batchnorm: return (scale.reshape(-1, *[1] * (weight.ndim - 1)) * "
+    "weight, scale * shift + beta) -> return (scale.reshape(-2, *[1] * "
+    "(weight.ndim - 1)) * weight, scale * shift + beta)": ANY_NEGATIVE,
+    "forward: precise = self.x.astype(gamma.dtype, copy=False) -> precise = "
+    "self.x.astype(gamma.dtype, copy=True)": COPIED,
+    "freeze_batchnorm: _require_freezable(m, f\"{name or 'the model'} "
+    "({_kind(m)})\") -> _require_freezable(m, f\"{name and 'the model'} "
+    '({_kind(m)})")': ("words of a message"),
+    "gradients: return (dz @ W.T, x.T @ dz, dz.sum(0), (g * x_hat).sum(0), "
+    "g.sum(0)) -> return (dz @ W.T, x.T @ dz, dz.mean(0), (g * x_hat).sum(0),"
+    " g.sum(0))": NO_BIAS,
+    "groupnorm_backward: along = (-1, *[1] * (dy.ndim - 2)) -> along = (-2, "
+    "*[1] * (dy.ndim - 2))": ANY_NEGATIVE,
+    "groupnorm_backward: dx_hat = (dy * "
+    "gamma.reshape(along)).reshape(len(dy), num_groups, -1, *dy.shape[2:]) ->"
+    " dx_hat = (dy * gamma.reshape(along)).reshape(len(dy), num_groups, -1, "
+    "*dy.shape[3:])": (
+        "the numbers of a group stay together, and all of them are averaged"
+    ),
+    "groupnorm_backward: dx_hat = (dy * "
+    "gamma.reshape(along)).reshape(len(dy), num_groups, -1, *dy.shape[2:]) ->"
+    " dx_hat = (dy * gamma.reshape(along)).reshape(len(dy), num_groups, -2, "
+    "*dy.shape[2:])": ANY_NEGATIVE,
+    "groupnorm_forward: along = (-1, *[1] * (x.ndim - 2)) -> along = (-2, "
+    "*[1] * (x.ndim - 2))": ANY_NEGATIVE,
+    "groupnorm_forward: groups = x.reshape(len(x), num_groups, -1, "
+    "*x.shape[2:]) -> groups = x.reshape(len(x), num_groups, -1, "
+    "*x.shape[3:])": (
+        "the numbers of a group stay together, and all of them are averaged"
+    ),
+    "groupnorm_forward: groups = x.reshape(len(x), num_groups, -1, "
+    "*x.shape[2:]) -> groups = x.reshape(len(x), num_groups, -2, "
+    "*x.shape[2:])": ANY_NEGATIVE,
+    "instancenorm_forward: along = (-1, *[1] * (x.ndim - 2)) -> along = (-2, "
+    "*[1] * (x.ndim - 2))": ANY_NEGATIVE,
+    "layer_backward: db = dz.sum(1, keepdims=True) -> db = dz.mean(1, "
+    "keepdims=True)": NO_BIAS,
+    "loss: grads |= dict(zip(names, new, strict=True)) -> grads |= "
+    "dict(zip(names, new, strict=False))": EQUALLY_LONG,
+    "mended_fit: for xb, yb in zip(x.split(batch_size), y.split(batch_size), "
+    "strict=True): -> for xb, yb in zip(x.split(batch_size), "
+    "y.split(batch_size), strict=False):": EQUALLY_LONG,
+    "noisy_batchnorm: mean = x.mean(axes, keepdims=True) -> mean = "
+    "x.mean(axes, keepdims=False)": ANY_AXIS,
+    "noisy_batchnorm: var = x.var(axes, keepdims=True) -> var = x.var(axes, "
+    "keepdims=False)": ANY_AXIS,
+    "normalize_forward: centered = x - origin -> centered = x + origin": BOTH,
+    "normalize_forward: inv_std = 1 / np.sqrt(var + eps) -> inv_std = 1 * "
+    "np.sqrt(var + eps)": BOTH,
+    "normalize_forward: inv_std = 1 / np.sqrt(var + eps) -> inv_std = 1 / "
+    "np.sqrt(var - eps)": BOTH,
+    "normalize_forward: mu = centered.mean(axes, keepdims=True) -> mu = "
+    "centered.mean(axes, keepdims=False)": BOTH,
+    "normalize_forward: return (x_hat, Cache(centered, origin + mu, var, "
+    "inv_std, axes)) -> return (x_hat, Cache(centered, origin - mu, var, "
+    "inv_std, axes))": BOTH,
+    "normalize_forward: x_hat = centered * inv_std -> x_hat = centered / inv_std": BOTH,
+    "qk_norm_attention: e = np.exp(logits - logits.max(axis=-1, "
+    "keepdims=True)) -> e = np.exp(logits - logits.max(axis=1, "
+    "keepdims=True))": TWO_AXES,
+    "qk_norm_attention: k = k / np.sqrt((k ** 2).sum(axis=-1, keepdims=True))"
+    " -> k = k / np.sqrt((k ** 2).sum(axis=1, keepdims=True))": TWO_AXES,
+    "qk_norm_attention: q = q / np.sqrt((q ** 2).sum(axis=-1, keepdims=True))"
+    " -> q = q / np.sqrt((q ** 2).sum(axis=1, keepdims=True))": TWO_AXES,
+    "qk_norm_attention: weights = e / e.sum(axis=-1, keepdims=True) -> "
+    "weights = e / e.sum(axis=1, keepdims=True)": TWO_AXES,
+    "recalibrate_statistics: for m, state in zip(norms, before, strict=True):"
+    " -> for m, state in zip(norms, before, strict=False):": EQUALLY_LONG,
+    "relu_backward: return da * (gamma * x_hat + beta > 0) -> return da * "
+    "(gamma * x_hat + beta >= 0)": ON_THE_EDGE,
+    "residual_block: mu = h.mean(axis=-1, keepdims=True) -> mu = "
+    "h.mean(axis=1, keepdims=True)": TWO_AXES,
+    "residual_block: var = ((h - mu) ** 2).mean(axis=-1, keepdims=True) -> "
+    "var = ((h - mu) ** 2).mean(axis=1, keepdims=True)": TWO_AXES,
+    "saturation_fraction: return ((a < low + edge) | (a > high - "
+    "edge)).mean(axis=0) -> return ((a < low + edge) | (a >= high - "
+    "edge)).mean(axis=0)": ON_THE_EDGE,
+    "saturation_fraction: return ((a < low + edge) | (a > high - "
+    "edge)).mean(axis=0) -> return ((a <= low + edge) | (a > high - "
+    "edge)).mean(axis=0)": ON_THE_EDGE,
+    "through_norm: fitted = fitted + x_hat * (g * x_hat).mean(axis, "
+    "keepdims=True) -> fitted = fitted + x_hat * (g * x_hat).mean(axis, "
+    "keepdims=False)": ANY_AXIS,
+    "through_norm: fitted = g.mean(axis, keepdims=True) -> fitted = "
+    "g.mean(axis, keepdims=False)": ANY_AXIS,
+    "update_to_data_ratio: return [((new - old).norm() / old.norm()).item() "
+    "for old, new in zip(before, weights, strict=True)] -> return [((new - "
+    "old).norm() / old.norm()).item() for old, new in zip(before, weights, "
+    "strict=False)]": EQUALLY_LONG,
+    "watch: names = ', '.join((kind.__name__ for kind in kinds)) or 'no kind "
+    "at all' -> names = ', '.join((kind.__name__ for kind in kinds)) and 'no "
+    "kind at all'": ("words of a message"),
+    "weighted: return (gamma * _inverse_std(var, eps) * (dy - paths), dgamma,"
+    " dbeta) -> return (gamma / _inverse_std(var, eps) * (dy - paths), "
+    "dgamma, dbeta)": BOTH,
 }
 # plans shapes and subscripts, which other lines broadcast; tests/test_norms.py has it
 PLANNING = ("_reduction",)
