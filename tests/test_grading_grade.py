@@ -283,7 +283,7 @@ def watched(process, receipts):
     """Of a grader at work: submissions done, processor time and memory, as it goes."""
     samples = []
     while process.poll() is None:
-        count = receipts.read_bytes().count(b'"recorded"') if receipts.exists() else 0
+        count = receipts.read_bytes().count(b'"verdict"') if receipts.exists() else 0
         used = [usage(pid) for pid in [process.pid, *workers_of(process.pid)]]
         samples.append((count, sum(u[0] for u in used), sum(u[1] for u in used)))
         time.sleep(0.5)
