@@ -201,8 +201,16 @@ def _error(error):
         message = str(error)[:MESSAGE]
     except BaseException:
         message = ""
-    stub = isinstance(error, NotImplementedError)
-    return {"error": [type(error).__name__, message, stub]}
+    return {"error": [type(error).__name__, message, _kind(error)]}
+
+
+def _kind(error):
+    """What a check asks for that an error is; its name alone may be anybody's."""
+    kind = type(error)  # the __class__ of an error may be anything
+    if issubclass(kind, wire.BadMessage):  # ours: the answer cannot cross
+        return ""
+    wanted = (NotImplementedError, ValueError)
+    return next((w.__name__ for w in wanted if issubclass(kind, w)), "")
 
 
 def _copy(arg):
