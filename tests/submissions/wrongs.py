@@ -35,6 +35,24 @@ NO_ANSWERS = {
         "class E(Exception):\n        def __str__(self): raise self\n    raise E"
     ),
     "recursion without end": "return batchnorm_forward(x, gamma, beta, eps)",
+    "a number of 5000 digits": "return 10**5000, [10**5000], 0",
+    "an error whose type has no name": (
+        "class M(type):\n        __name__ = property(lambda c: 1 / 0)\n"
+        "    class E(Exception, metaclass=M): pass\n    raise E"
+    ),
+    "an error with a name without end": "raise type('A' * 10**7, (Exception,), {})",
+    "errors in errors": (
+        "e = ValueError('a')\n"
+        "    for _ in range(3000): e = ExceptionGroup('g', [e])\n    raise e"
+    ),
+    "an array that lies about its size": (
+        "class A(np.ndarray):\n        nbytes = 0\n        shape = (1,)\n"
+        "    return x.view(A), x.view(A), x.view(A)"
+    ),
+    "a number that cannot be one": (
+        "class F(float):\n        def __float__(self): raise SystemExit\n"
+        "    return F(1), F(1), F(1)"
+    ),
     "more memory than there is": "return np.ones(10**13), 0, 0",
 }
 
