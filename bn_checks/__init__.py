@@ -12,6 +12,7 @@ from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 
+from . import alone
 from .score import NOT_ATTEMPTED, Row, Score
 from .yours import yours
 
@@ -41,7 +42,15 @@ def exercise(name):
 def __getattr__(name):
     if name.startswith("_"):
         raise AttributeError(name)
-    return partial(exercise(name).score, points=_exercises()[name]["points"])
+    return partial(_checked, exercise(name))
+
+
+def _checked(tried, student, seed=None):
+    """The `Score` of a student's object, with what the grader will miss."""
+    facts = _exercises()[tried.name]
+    score = tried.score(student, facts["points"], seed)
+    score.note = alone.warning(student, facts["lesson"])
+    return score
 
 
 def __dir__():

@@ -223,9 +223,7 @@ def rejects(function, args, what):
     except NotAttempted:
         return (f"{what}: raised NotImplementedError, want a ValueError",)
     except Failed as failure:
-        raised = getattr(failure.__cause__, "__class__", type(None))
-        name = str(failure).partition(":")[0]
-        if issubclass(raised, ValueError) or name == "raised ValueError":
+        if issubclass(type(failure.__cause__), ValueError):  # __class__ may lie
             return ()
         return (f"{what}: {failure}, want a ValueError",)
     return (f"{what}: no error, want a ValueError",)

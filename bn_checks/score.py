@@ -65,7 +65,10 @@ class Score(float):
         exercise: name of the exercise.
         points: the most it can earn.
         rows: the `Row`s behind the number.
+        note: one line on what this answer needs and has not when it is graded, or "".
     """
+
+    note = ""
 
     def __new__(cls, value, exercise, points, rows):
         score = super().__new__(cls, value)
@@ -119,6 +122,7 @@ class Score(float):
         for row in self.rows:
             lines.append(f"{row.state} {_SPOKEN[row.state]}: {row.title}.")
             lines += [f"    {line}" for line in row.lines]
+        lines += [self.note] if self.note else []
         return "\n".join(lines)
 
     def _repr_html_(self):
@@ -132,6 +136,7 @@ class Score(float):
             "<table><caption style='text-align:left'><strong>"
             f"{escape(self.caption)}</strong></caption>"
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+            f"{f'<p>{escape(self.note)}</p>' if self.note else ''}"
         )
 
 

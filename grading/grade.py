@@ -135,7 +135,8 @@ def grade(args, kept):
         changes, failed = settle(collection, kept, args, make)
     refused = [*collection.refused, *failed]
     name = walk.readable(args.submissions.resolve().name)
-    kept.reject([rejected(source, why) for source, why in refused], name)
+    whose = collection.senders
+    kept.reject([rejected(s, why, whose.get(s, "")) for s, why in refused], name)
     kept.beside(collection.beside)
     if args.regrade:
         say("\n".join(changes or ["No marks changed."]))
@@ -356,9 +357,9 @@ def moved(before, now):
     return f" ({', '.join(rows)})" if rows else ""
 
 
-def rejected(source, why):
+def rejected(source, why, student=""):
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return Verdict("", "", REJECTED, why, Receipt("", "", 0, now, source))
+    return Verdict(student, "", REJECTED, why, Receipt("", "", 0, now, source))
 
 
 def summarize(args, collection):

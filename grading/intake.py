@@ -62,6 +62,7 @@ class Collection:
     Attributes:
         attempts: lists by (student, lesson), in order.
         refused: (source, reason) pairs of what somebody should look at.
+        senders: whose that is, by source, where one student is known.
         beside: (source, reason) pairs of what is no submission, and need not be.
         doubts: what looks as if it were read wrongly, a sentence each.
         matched: what a roster says: lines on who is missing, unknown and double.
@@ -69,6 +70,7 @@ class Collection:
 
     attempts: dict
     refused: list = field(default_factory=list)
+    senders: dict = field(default_factory=dict)
     beside: list = field(default_factory=list)
     doubts: list = field(default_factory=list)
     matched: list = field(default_factory=list)
@@ -225,10 +227,10 @@ class _Intake:
             made.beside.append((item.source, "beside a notebook, which is graded"))
         else:
             reason = "neither a notebook (.ipynb) nor a zip"
-            who = " and ".join(filter(None, map(self.student, found.people)))
-            self.refuse(
-                item, f"{reason}; {who} has handed in no other" if who else reason
-            )
+            who = [student for p in found.people if (student := self.student(p))]
+            made.senders |= {item.source: who[0]} if len(who) == 1 else {}
+            other = f"; {' and '.join(who)} has handed in no other" if who else ""
+            self.refuse(item, reason + other)
 
     def refuse(self, item, reason):
         self.refused.append((item.source, reason))

@@ -18,6 +18,10 @@ class RemoteError(Exception):
     """What student code raised; the subclass bears the name of the original."""
 
 
+class RemoteValueError(RemoteError, ValueError):
+    """It was a ValueError, or a subclass that the student may have defined."""
+
+
 class Handle:
     """A callable of a name in the sandbox.
 
@@ -28,6 +32,7 @@ class Handle:
 
     Raises (when called):
         NotImplementedError: the student's code raised it, or a subclass.
+        RemoteValueError: it raised a ValueError, or a subclass.
         RemoteError: it raised anything else.
         sandbox.Trouble: it had no result.
     """
@@ -87,11 +92,11 @@ def through_the_border(exercise):
 def error(facts):
     """The exception that stands for what student code raised."""
     match facts:
-        case [str(name), str(message), bool(stub)]:
-            if stub:
+        case [str(name), str(message), str(kind)]:
+            if kind == "NotImplementedError":
                 return NotImplementedError(message)
-            name = type(wire.foreign(name)).__name__
-            return type(name, (RemoteError,), {})(message)
+            base = RemoteValueError if kind == "ValueError" else RemoteError
+            return type(type(wire.foreign(name)).__name__, (base,), {})(message)
     return Trouble("gave an answer that cannot be read")
 
 

@@ -47,6 +47,7 @@ class Student:
     page: str
     verdicts: dict
     row: object = None  # of the roster
+    refused: bool = False  # handed in something, of which no grade was made
 
     @property
     def points(self):
@@ -63,7 +64,7 @@ class Student:
 
     @property
     def final(self):
-        return all(map(is_final, self.verdicts.values()))
+        return not self.refused and all(map(is_final, self.verdicts.values()))
 
 
 def is_final(verdict):
@@ -87,10 +88,11 @@ def count(number, noun):
     return f"{number} {noun}" + ("" if str(number) == "1" else "s")
 
 
-def students_of(verdicts, rows=()):
+def students_of(verdicts, rows=(), rejected=()):
     """The students in order of their ids: who handed in, and who is on the roster."""
     by_id, taken = defaultdict(dict), set()
     listed = {row.student: row for row in rows}
+    refused = {verdict.student for verdict in rejected}
     for id in sorted({*listed, *(verdict.student for verdict in verdicts)}):
         by_id[id] = {}
     for verdict in sorted(verdicts, key=lambda v: (v.student, v.lesson)):
@@ -102,6 +104,7 @@ def students_of(verdicts, rows=()):
             page_name(id, taken),
             mine,
             listed.get(id),
+            id in refused,
         )
         for id, mine in by_id.items()
     ]
@@ -171,7 +174,8 @@ def grades_csv(students):
                 words = state(verdict) + (", late" if is_late(verdict) else "")
                 row += [float(verdict.points), float(verdict.max), words]
             else:
-                row += ["", float(most), "not handed in"]
+                words = "a file was rejected" if student.refused else "not handed in"
+                row += ["", float(most), words]
         total = "final" if student.final else "provisional"
         yield [*row, float(student.points), sum(lessons.values()), total]
 
@@ -397,7 +401,7 @@ def overview(environment, students, rejected, others):
         students=students,
         rejected=rejected,
         others=[verdict for mine in others.values() for verdict in mine],
-        missing=[student for student in students if not student.verdicts],
+        missing=[s for s in students if not s.verdicts and not s.refused],
         review=[v for v in verdicts if v.status == NEEDS_REVIEW],
         awaiting=awaiting_rows(students),
         lessons=list(lesson_rows(students)),
@@ -425,7 +429,7 @@ def write(
 
     Returns: the `Student`s.
     """
-    students, environment = students_of(verdicts, rows), pages(lessons)
+    students, environment = students_of(verdicts, rows, rejected), pages(lessons)
     feedback = folder / "feedback"
     feedback.mkdir(parents=True, exist_ok=True)
     for name, content in csv_files(students, provisional).items():

@@ -13,6 +13,7 @@ from submissions import (
     index,
     messy,
     solved,
+    students,
     untouched,
     with_answer,
 )
@@ -20,7 +21,7 @@ from submissions import (
 from grading import code, judge, master, rebuild
 from grading.verdict import GRADED, NEEDS_REVIEW
 
-CASES = {case.name: case for case in messy.cases()}
+CASES = {case.name: case for case in [*messy.cases(), *students.cases()]}
 sandboxed = pytest.mark.sandbox
 
 
@@ -30,7 +31,7 @@ def grade(nb, lesson=LESSON):
 
 
 def test_there_are_enough():
-    assert len(CASES) >= 60 and len({case.lesson for case in CASES.values()}) >= 5
+    assert len(CASES) >= 110 and len({case.lesson for case in CASES.values()}) >= 5
 
 
 @sandboxed

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from dataclasses import replace
+from itertools import cycle
 from pathlib import Path
 
 import pytest
 from submissions import FIRST, FULL, LESSON, content, solved, untouched, with_answer
-from test_grading_corpus import classmate, without_times
+from test_grading_corpus import CASES, classmate, without_times
 from test_grading_records import dump
 
 from grading import config, grade, master, records, report
@@ -191,12 +193,12 @@ def test_a_cluster_gives_the_same_verdicts(graded, submissions, tmp_path):
 # kill -9, at any moment
 
 
-def start(submissions, into):
+def start(submissions, into, *options, stdout=subprocess.DEVNULL):
     words = [sys.executable, "-m", "grading.grade", str(submissions)]
     return subprocess.Popen(
-        [*words, "--into", str(into), "--jobs", "2"],
+        [*words, "--into", str(into), "--jobs", "2", *options],
         cwd=config.ROOT,
-        stdout=subprocess.DEVNULL,
+        stdout=stdout,
         stderr=subprocess.DEVNULL,
     )
 
@@ -260,30 +262,103 @@ def test_twenty_kills_cost_nothing(tmp_path):
     assert hits >= 10
 
 
+# a thousand
+
+
+SHAPES = (  # as ten platforms lay them out
+    "{x}/{n}",
+    "hw1/{x}/{n}",
+    "Person {x}_{k}_assignsubmission_file_/{n}",
+    "submitted/{x}/{lesson}/{n}",
+    "inbound/{x}+{lesson}+2026-11-27 22:01:33.1 UTC+a/{n}",
+    "Lesson 1_{x}_attempt_2026-11-20-13-04-05_{n}",
+    "Lesson 1/Person {x} - {n}",
+    "person{x}_{k}_5{k}_{n}",
+    "{x}_{n}",
+    "{k}-5 - Person {x} - Nov 20, 2026 104 PM/{n}",
+)
+EVERY = 20  # of so many students one hands in what is hostile or broken
+
+
+def odd_ones():
+    """What hostile students hand in, but for what is made to fill the memory.
+
+    40 of them, again and again: the second and the tenth hundred have the same five.
+    """
+    kinds = ("attack", "file", "hog", "mangled", "extra cell", "answer")
+    odd = [c for c in CASES.values() if c.name.startswith(kinds)]
+    odd = [case for case in odd if not (case.honest or case.small)]
+    random.Random(0).shuffle(odd)
+    return cycle(odd[:40])
+
+
+def mixed_classes(folder):
+    """Ten zips of a hundred students each; the bytes of each, by id."""
+    odd, handed_in = odd_ones(), {}
+    for place, shape in enumerate(SHAPES):
+        folder.mkdir(exist_ok=True)
+        with zipfile.ZipFile(folder / f"class {place}.zip", "w") as archive:
+            for number in range(100 * place, 100 * place + 100):
+                case = classmate(number) if (number + 10) % EVERY else next(odd)
+                x, facts = f"u{number:04d}", {"n": f"{LESSON}.ipynb", "lesson": LESSON}
+                name = shape.format(x=x, k=1000 + number, **facts)
+                archive.writestr(name, case.content)
+                handed_in[x] = case
+    return handed_in
+
+
 @pytest.mark.long
-def test_a_thousand_submissions_take_linear_time_and_flat_memory(tmp_path):
-    """Processor time: other programs on this computer must not decide."""
-    files = {}
-    for number in range(1000):
-        case = classmate(number)
-        files[f"{case.name}/{LESSON}.ipynb"] = case.content
-    made, into = write_class(tmp_path / "class", files), tmp_path / "grades"
-    samples = watched(start(made, into), into / "receipts.jsonl")
-    assert len(points(into)) == 1000
-    first = spent(samples, 150) - spent(samples, 50)
-    last = spent(samples, 980) - spent(samples, 880)
+def test_a_thousand_submissions_of_ten_layouts(tmp_path):
+    """Nobody is missing, merged or double; linear time and flat memory.
+
+    Processor time: other programs on this computer must not decide.
+    """
+    made, into, table = (tmp_path / name for name in ("classes", "grades", "class.csv"))
+    handed_in = mixed_classes(made)
+    people = [f"{x},Person {x}\n" for x in [*handed_in, "u1000"]]
+    table.write_text("id,name\n" + "".join(people), encoding="utf-8")
+    with (tmp_path / "said").open("w") as said:
+        process = start(made, into, "--roster", str(table), stdout=said)
+        samples = watched(process, into / "receipts.jsonl")
+    nobody_is_lost(handed_in, into)
+    said = (tmp_path / "said").read_text(encoding="utf-8")
+    assert "1000 of the roster's 1001 students were found" in said
+    assert any("u1000" in line and "missing" in line for line in said.splitlines())
+    first = spent(samples, 200) - spent(samples, 100)
+    last = spent(samples, 999) - spent(samples, 899)
     early = max(megabytes for count, _, megabytes in samples if count <= 200)
-    late = max(megabytes for count, _, megabytes in samples if count >= 800)
+    late = max(megabytes for count, _, megabytes in samples if count >= 900)
     print(f"first {first:.1f} s, last {last:.1f} s; {early:.0f} MB, {late:.0f} MB")
     assert last < 1.2 * first
     assert late < 1.1 * early
+
+
+def nobody_is_lost(handed_in, into):
+    """Everybody has one verdict, and it is what the bytes deserve."""
+    verdicts = records.verdicts(into)
+    assert [v.student for v in verdicts] == sorted(handed_in)
+    assert len({*records.Receipts(into).counting}) == len(handed_in)
+    for verdict in verdicts:
+        case = handed_in[verdict.student]
+        if case.name.startswith("student-"):
+            exercises = verdict.exercises.items()
+            assert {n: e.points for n, e in exercises} == deserved(case), case.name
+        else:
+            assert verdict.status == case.status, (case.name, verdict.reason)
+
+
+def deserved(case):
+    """Points of a classmate: nothing for an answer that returns a number."""
+    text = case.content.decode()
+    wrong = {n for n in FULL if f"def {n}(*args)" in text}
+    return {name: 0 if name in wrong else most for name, most in FULL.items()}
 
 
 def watched(process, receipts):
     """Of a grader at work: submissions done, processor time and memory, as it goes."""
     samples = []
     while process.poll() is None:
-        count = receipts.read_bytes().count(b'"recorded"') if receipts.exists() else 0
+        count = receipts.read_bytes().count(b'"verdict"') if receipts.exists() else 0
         used = [usage(pid) for pid in [process.pid, *workers_of(process.pid)]]
         samples.append((count, sum(u[0] for u in used), sum(u[1] for u in used)))
         time.sleep(0.5)

@@ -255,6 +255,7 @@ def test_what_is_no_notebook_is_listed(tmp_path):
     assert [source for source, _ in found.beside] == ["ada/plot.png"]
     assert [source for source, _ in found.refused] == ["bob/essay.pdf", "c.html"]
     assert "bob has handed in no other" in found.refused[0][1]
+    assert found.senders["bob/essay.pdf"] == "bob"
 
 
 def test_an_odd_class_is_said_loudly(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import bn_checks as check
+from bn_checks import engine
 from grading import master, rebuild, remote
 from grading.inside import wire
 
@@ -113,6 +114,54 @@ def test_errors_keep_name_and_message():
             fail(error)()
 
 
+class Mine(ValueError):
+    def __init__(self, a, *, b):
+        super().__init__(a)
+
+
+class Named(Exception):
+    """Named like the built-in, and no kind of it."""
+
+
+Named.__name__ = "ValueError"
+
+
+class Lies(Exception):
+    __class__ = ValueError
+
+
+ERRORS = [
+    (ValueError("no"), True),
+    (Mine("no", b=1), True),
+    (type("Below", (Mine, KeyError), {})("no", b=2), True),
+    (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "no"), True),
+    (np.linalg.LinAlgError("no"), True),
+    (np.exceptions.AxisError("no"), True),
+    (Named("no"), False),
+    (Lies("no"), False),
+    (TypeError("ValueError"), False),
+    (IndexError("raised ValueError: no"), False),
+    (ExceptionGroup("no", [ValueError("no")]), False),
+    (SystemExit("no"), False),
+]
+
+
+@pytest.mark.parametrize(("error", "counts"), ERRORS, ids=lambda x: type(x).__name__)
+def test_a_kind_of_value_error_counts_on_both_sides(error, counts):
+    def student(*args):
+        raise error
+
+    handle = remote.handle(Loop({"f": student}), "f", 60)
+    for function in (student, handle):
+        assert (engine.rejects(function, (1,), "x") == ()) == counts
+
+
+def test_an_answer_that_is_too_large_to_cross_is_no_value_error(monkeypatch):
+    monkeypatch.setattr(runner.wire, "BYTES", 10)
+    handle = remote.handle(Loop({"f": np.ones}), "f", 60)
+    assert "may cross" in engine.rejects(handle, (4,), "x")[0]
+
+
 def test_what_cannot_be_called_keeps_its_type():
     stand_in = remote.handle(Loop({"f": 3.5}), "f", 60)
     assert type(stand_in).__name__ == "float" and not callable(stand_in)
@@ -131,6 +180,7 @@ def test_what_cannot_be_called_keeps_its_type():
         {"value": 1, "changed": 7},
         {"error": "ValueError"},
         {"error": ["NotImplementedError", 3, {}]},
+        {"error": ["ValueError", "no", True]},
         {},
     ],
     ids=str,

@@ -12,7 +12,7 @@ import pytest
 from playwright.sync_api import sync_playwright
 
 import bn_checks as check
-from grading import markup, report
+from grading import markup, report, roster
 from grading.verdict import (
     GRADED,
     NEEDS_REVIEW,
@@ -119,6 +119,17 @@ def test_grades_have_a_row_per_student(tmp_path):
     ]
     missing = ["", "1", "not handed in"]
     assert bob[2:] == ["1.4", "7", "needs review", *missing, "1.4", "8", "provisional"]
+
+
+def test_who_sent_what_no_grade_was_made_of_is_not_missing(tmp_path):
+    text = "id,name\nada,A\nbob,B\ncem,C\n"
+    listed = roster.Roster(text.encode()).rows
+    sent = [replace(NOTHING, student=who) for who in ("ada", "bob")]
+    written(tmp_path, verdict("ada"), rejected=sent, rows=listed)
+    ada, bob, cem = (row[-6:] for row in rows(tmp_path, "grades.csv")[1:])
+    assert ada[-1] == bob[-1] == "provisional"
+    assert bob[2] == "a file was rejected" and cem[2] == "not handed in"
+    assert "1 student of the roster handed in nothing: <bdi>cem" in overview(tmp_path)
 
 
 def test_spreadsheets_read_the_letters(tmp_path):

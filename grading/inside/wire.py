@@ -17,6 +17,7 @@ DEPTH = 8
 TEXT = 10_000
 ITEM = 300  # characters of a text among others: NumPy gives each the longest one's room
 ITEMS = 500_000  # of one list
+BITS = 10_000  # of a number
 BYTES = 30_000_000  # of one array
 LISTS = 200_000  # lists and objects of a message
 VALUES = 2_000_000  # of a message
@@ -49,7 +50,7 @@ def encode(value, depth=DEPTH):
     if isinstance(value, np.ndarray | np.generic):
         return _array(value)
     if isinstance(value, int | float):
-        return float(value) if isinstance(value, float) else int(value)
+        return float(value) if isinstance(value, float) else _whole_number(value)
     if isinstance(value, str):
         return str(value)[:TEXT]
     if isinstance(value, tuple | list) and depth:
@@ -58,6 +59,13 @@ def encode(value, depth=DEPTH):
     if hasattr(value, "detach"):  # a tensor, without importing torch to know
         return _array(value.detach().cpu().numpy())
     return {"type": type(value).__name__}
+
+
+def _whole_number(value):
+    bits = int.bit_length(value)
+    if bits > BITS:  # Python refuses to write it out
+        raise BadMessage(f"a number of {bits} bits; {BITS} may cross")
+    return int(value)
 
 
 def _array(value):

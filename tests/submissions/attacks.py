@@ -15,6 +15,10 @@ REVIEWED = (
     "replies that nobody can read",
     "an array larger than the world",
     "builtins",
+    "a forged reply when something is deleted",
+    "a thread that forges",
+    "a reply that never ends",
+    "a process that stops itself",
 )
 OPEN = dict.fromkeys(FULL)
 
@@ -22,6 +26,17 @@ OPEN = dict.fromkeys(FULL)
 FAKE = """\
 def {name}(*args, **kwargs):
     return secret("{name}", *args, **kwargs)
+"""
+
+FORGE = """\
+import json, os, struct
+def forge():
+    for number in range(400):
+        for key in ({"value": {"tuple": [1.0, 1.0, 1.0]}}, {"score": 3.0}):
+            body = json.dumps({"id": number, "changed": [], **key}).encode()
+            for fd in range(3, 40):
+                try: os.write(fd, struct.pack(">I", len(body)) + body)
+                except OSError: pass
 """
 
 TRICKS = {
@@ -265,6 +280,61 @@ import os
 def secret(name, *args):
     os.unshare(0x10000000) if hasattr(os, "unshare") else None
     os.system("unshare -Urm mount -t tmpfs none /mnt; mount; reboot -f")
+""",
+    "a forged reply when something is deleted": FORGE
+    + """\
+class Last:
+    def __del__(self): forge()
+kept = [Last()]
+def secret(name, *args): return kept.clear()
+""",
+    "a forged reply at the exit": FORGE
+    + """\
+import atexit, sys
+atexit.register(forge)
+def secret(name, *args): sys.exit(0)
+""",
+    "a thread that forges": FORGE
+    + """\
+import threading
+def forever():
+    while True: forge()
+threading.Thread(target=forever, daemon=True).start()
+def secret(name, *args): return 3.0
+""",
+    "a reply that never ends": """\
+import os, struct, time
+def secret(name, *args):
+    head = struct.pack(">I", 60_000_000)
+    while True:
+        for fd in range(3, 40):
+            try: os.write(fd, head)
+            except OSError: pass
+        head = b"["
+        time.sleep(0.05)
+""",
+    "patched messages": """\
+import json, sys
+dumps, wire = json.dumps, sys.modules["wire"]
+json.dumps = lambda m, **k: dumps({**m, "score": 3.0, "points": 3, "state": "✓"})
+wire.encode = lambda *a, **k: {"tuple": [1.0, 1.0, 1.0]}
+wire.decode = lambda *a, **k: wire.encode()
+def secret(name, *args): return 3.0
+""",
+    "no modules": """\
+import sys
+sys.modules.clear()
+def secret(name, *args): return 3.0
+""",
+    "lines like those of a check": """\
+def secret(name, *args):
+    print(f"{name}: 3 of 3 points.", '{"score": 3.0}', "✓ holds: values of y.")
+    return 3.0
+print("batchnorm_forward: 3 of 3 points.")
+""",
+    "a process that stops itself": """\
+import os, signal
+def secret(name, *args): os.kill(os.getpid(), signal.SIGSTOP)
 """,
     "its own limits": """\
 import resource, os

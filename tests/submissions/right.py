@@ -136,6 +136,15 @@ norms.batchnorm_forward(np.ones((2, 2)), 1, 0)
 import bn_checks as check
 print(check.batchnorm_forward(batchnorm_forward))
 """,
+    "an error class of its own": "class TooFew(ValueError):\n    pass\n\n"
+    + HEAD
+    + BODY.replace("ValueError(", "TooFew("),
+    "an error class of NumPy": HEAD
+    + BODY.replace("ValueError(", "np.linalg.LinAlgError("),
+    "an error class that wants more": "class TooFew(ValueError):\n"
+    "    def __init__(self, count, *, wanted):\n        self.count = count\n\n"
+    + HEAD
+    + BODY.replace("ValueError('need two samples')", "TooFew(len(x), wanted=2)"),
     "exit() below": HEAD + BODY + "\nexit()\n",
     "sys.exit() below": "import sys\n" + HEAD + BODY + "\nsys.exit(1)\n",
 }
@@ -172,6 +181,7 @@ def cases():
         yield honest(f"extra cell: {name}", nb)
     yield honest("helper in a cell above", _helper(lambda nb: 2))
     yield honest("helper in a cell at the end", _helper(lambda nb: len(nb.cells)))
+    yield honest("error class in a cell above", _error_class_above())
     yield honest("helper in another answer", _helper_in_another_answer())
     yield honest("import in the set-up cell", _in_the_lessons_cell("setup"))
     yield honest("helper in a demonstration", _in_the_lessons_cell("code"))
@@ -188,6 +198,13 @@ def _helper(where):
     )
     source = "def my_forward(x, gamma, beta, eps):\n" + BODY
     nb.cells.insert(where(nb), new_code_cell(source))
+    return nb
+
+
+def _error_class_above():
+    nb = with_answer(HEAD + BODY.replace("ValueError(", "TooFew("))
+    source = "class Mine(ValueError): ...\nclass TooFew(Mine, KeyError): ..."
+    nb.cells.insert(2, new_code_cell(source))
     return nb
 
 

@@ -2,6 +2,8 @@
 
 import inspect
 
+import numpy as np
+
 from bn_checks.banks import lesson_01
 
 from . import (
@@ -33,6 +35,24 @@ NO_ANSWERS = {
         "class E(Exception):\n        def __str__(self): raise self\n    raise E"
     ),
     "recursion without end": "return batchnorm_forward(x, gamma, beta, eps)",
+    "a number of 5000 digits": "return 10**5000, [10**5000], 0",
+    "an error whose type has no name": (
+        "class M(type):\n        __name__ = property(lambda c: 1 / 0)\n"
+        "    class E(Exception, metaclass=M): pass\n    raise E"
+    ),
+    "an error with a name without end": "raise type('A' * 10**7, (Exception,), {})",
+    "errors in errors": (
+        "e = ValueError('a')\n"
+        "    for _ in range(3000): e = ExceptionGroup('g', [e])\n    raise e"
+    ),
+    "an array that lies about its size": (
+        "class A(np.ndarray):\n        nbytes = 0\n        shape = (1,)\n"
+        "    return x.view(A), x.view(A), x.view(A)"
+    ),
+    "a number that cannot be one": (
+        "class F(float):\n        def __float__(self): raise SystemExit\n"
+        "    return F(1), F(1), F(1)"
+    ),
     "more memory than there is": "return np.ones(10**13), 0, 0",
 }
 
@@ -46,6 +66,7 @@ def cases():
     for name, body in NO_ANSWERS.items():
         source = f"def batchnorm_forward(x, gamma, beta, eps=1e-5):\n    {body}\n"
         yield wrong(f"answer {name}", with_answer(source), says="✗")
+    yield from _no_value_errors()
     yield wrong("answer is a number", with_answer("batchnorm_forward = 3.0"))
     yield wrong("answer is empty", with_answer("# later"), says="○")
     yield wrong("answer does not compile", with_answer("def batchnorm_forward(x:"))
@@ -55,6 +76,36 @@ def cases():
 
 
 FIRST = "batchnorm_forward"
+
+
+# for one sample, where a ValueError is asked for
+NO_VALUE_ERROR = {
+    "a class named ValueError": "raise type('ValueError', (Exception,), {})('one')",
+    "a class that says it is one": (
+        "raise type('E', (Exception,), {'__class__': ValueError})('one')"
+    ),
+    "a text that says it is one": "raise TypeError('raised ValueError: one')",
+    "an array too large to cross": "return np.ones(10**7), 0, 0",
+}
+
+
+def _no_value_errors():
+    exercise = next(e for e in lesson_01.EXERCISES if e.name == FIRST)
+    points = round(float(exercise.score(_without_guard, FULL[FIRST], 5)), 4)
+    for name, body in NO_VALUE_ERROR.items():
+        source = "def batchnorm_forward(x, gamma, beta, eps=1e-5):\n"
+        source += f"    if len(x) < 2:\n        {body}\n"
+        source += (
+            "    mu, var = x.mean(0), x.var(0)\n"
+            "    return gamma * (x - mu) / np.sqrt(var + eps) + beta, mu, var\n"
+        )
+        says = "want a ValueError"
+        yield wrong(f"answer {name}", with_answer(source), FIRST, points, says)
+
+
+def _without_guard(x, gamma, beta, eps=1e-5):
+    mu, var = x.mean(0), x.var(0)
+    return gamma * (x - mu) / np.sqrt(var + eps) + beta, mu, var
 
 
 def _mistaken(exercise, mistake, source):
