@@ -277,13 +277,13 @@ BROKEN = {
         "A lesson that keeps",
         "The difference should be\n1. It is not.\n\nA lesson that keeps",
         "1. It is not",
-        "`1.` begins a list here",
+        "`1.` begins a list",
     ),
     "list_in_a_formula": (
         "A lesson that keeps",
         "$$a\n- b$$\n\nA lesson that keeps",
         "- b$$",
-        "`-` begins a list here",
+        "`-` begins a list",
     ),
     "yours_of_another_exercise": (
         'print(f"half',
