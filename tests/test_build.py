@@ -273,6 +273,18 @@ BROKEN = {
         "```{code-cell} ipython3\n:name: a-counter",
         "no cell starts here: put a blank line above",
     ),
+    "list_by_chance": (
+        "A lesson that keeps",
+        "The difference should be\n1. It is not.\n\nA lesson that keeps",
+        "1. It is not",
+        "`1.` begins a list",
+    ),
+    "list_in_a_formula": (
+        "A lesson that keeps",
+        "$$a\n- b$$\n\nA lesson that keeps",
+        "- b$$",
+        "`-` begins a list",
+    ),
     "yours_of_another_exercise": (
         'print(f"half',
         'check.yours("a_counter", double_it, abs)\nprint(f"half',

@@ -16,6 +16,9 @@ CODE = ("setup", "exercise", "check", "code")
 TEXT = ("text", "task", "question", "rubric")
 LATE = {"torch", "torchvision"}  # imported in the cells that need them
 IMPORTS = ast.Import, ast.ImportFrom
+# what a Markdown paragraph cannot go on with, and what other blocks begin with
+MARK = re.compile(r"\s*(?:[-+*>]|1[.)]|#+)\s")
+BLOCK = re.compile(r"\s*(?:[-+*>]\s|\d+[.)]\s|#|\||<|```)")
 RULES = []
 
 
@@ -222,6 +225,17 @@ def blank_line_above_cells(cell, lesson):
     for at, line in enumerate(cell.lines):
         if re.match(r"```+{code-cell}|\+\+\+", line):
             yield at, "no cell starts here: put a blank line above"
+
+
+@rule(*TEXT)
+def no_list_by_chance(cell, lesson):
+    above, prose = "", False  # the line above; whether its paragraph began as prose
+    for at, line in enumerate(cell.lines):
+        if not above.strip() or above.startswith("#"):
+            prose = not BLOCK.match(line)
+        elif prose and MARK.match(line):
+            yield at, f"`{line.split()[0]}` begins a list: break the line elsewhere"
+        above = line
 
 
 def _parse(cell):
