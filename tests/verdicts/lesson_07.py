@@ -8,7 +8,7 @@ from bn_experiments import clinic
 
 from . import either, from_lesson, proof
 
-FIRST, OTHER = range(5), range(5, 10)
+ARTICLE, OTHER = tuple(clinic.ARTICLE), tuple(range(5, 10))
 
 
 @cache
@@ -30,25 +30,19 @@ def outcome(faults, seeds, steps=300, lr=0.1):
 
 @proof("7a", "seeds", "steps", "rate")
 def falling_loss(row):
-    def holds(**choice):
-        fell, sick = outcome(clinic.ARTICLE, OTHER, **choice)
-        _, well = outcome((), OTHER, **choice)
-        return (fell > 0).all() and sick.max() < 50 < 70 < well.min()
-
-    usual = holds()
-    fell, sick = outcome(clinic.ARTICLE, OTHER, steps=1200)
+    fell, sick = outcome(ARTICLE, OTHER)
+    _, well = outcome((), OTHER)
+    fails = (fell > 0).mean() > 0.5 and sick.max() < 50 and well.min() > 65
     row.says(
-        f"{either(usual, 'fails', 'holds')} in every seed: the loss falls, and of the test images "
-        f"{either(usual, 'less than half', 'many')} are right, against "
-        f"{either(usual, 'more than 70 %', 'few')} without the faults",
-        f"steps: after 1,200 the loss {either((fell > 0).all(), 'has fallen', 'has not fallen')}, and "
-        f"{either(sick.max() < 50, 'still less than half', 'more')} are right",
+        f"{either(fails, 'fails', 'holds')}: in most seeds the loss falls, and less than half of "
+        f"the test images are right, against {either(fails, 'more than 65 %', 'few')} without the faults"
     )
-    slow, _ = outcome(clinic.ARTICLE, OTHER, lr=0.01)
-    fast, _ = outcome(clinic.ARTICLE, OTHER, lr=1.0)
+    fell, sick = outcome(ARTICLE, OTHER, steps=1200)
+    fast, _ = outcome(ARTICLE, OTHER, lr=1.0)
     row.says(
-        f"the rate: at 0.01 it {either((slow > 0).all(), 'falls', 'rises')} in every seed, "
-        f"at 1 it {either((fast > 0).all(), 'falls', either((fast < 0).all(), 'rises', 'falls or rises'))}"
+        f"steps: after 1,200 the loss falls in {either((fell > 0).all(), 'every seed', 'some seeds')}, and "
+        f"{either(sick.max() < 50, 'still less than half', 'more')} are right",
+        f"the rate: at 1 it {either((fast > 0).all(), 'falls', either((fast < 0).all(), 'rises', 'falls or rises'))}",
     )
 
 
@@ -72,8 +66,8 @@ def cures_and_the_usual_number(row):
     without = [alone(lesson().trained(memory, seed)[0]) for seed in OTHER]
     cured = [alone(lesson().trained((), seed)[0]) for seed in OTHER]
     row.says(
-        f"{either(most < 3, 'fails', 'holds')}: the memory gives all images together less than "
-        f"{np.ceil(most):.0f} points in the mean, at three rates",
+        f"{either(most < 1, 'fails', 'holds')}: the memory gives all images together "
+        f"{either(most < 1, 'less than 1 point', 'more')} in the mean, at three rates",
         f"the measure: images one at a time gain more than {np.min(np.subtract(cured, without)) // 10 * 10:.0f} points,"
         " in every seed",
     )
@@ -85,10 +79,13 @@ def normalized_logits(row):
         normalized = outcome(("normalized logits",), OTHER, lr=lr)[1].mean()
         return normalized - outcome((), OTHER, lr=lr)[1].mean()
 
-    gaps = [abs(gap(lr)) for lr in (0.03, 0.1, 0.3)]
+    gaps = {lr: gap(lr) for lr in (0.03, 0.1, 0.3)}
     row.says(
-        f"{either(max(gaps) < 3, 'fails', 'holds')} in mixed batches: less than "
-        f"{np.ceil(max(gaps)):.0f} points in the mean, at three rates"
+        f"{either(abs(gaps[0.1]) < 3, 'fails', 'holds')} at rate 0.1 in mixed batches: at most "
+        f"{np.ceil(abs(gaps[0.1])):.0f} point in the mean",
+        f"the rate: at 0.03 it {either(gaps[0.03] < 0, 'costs', 'gains')} "
+        f"{np.ceil(abs(gaps[0.03])):.0f} or less, at 0.3 it {either(gaps[0.3] < 0, 'costs', 'gains')} "
+        f"{np.ceil(abs(gaps[0.3])):.0f} or less",
     )
     found = from_lesson("07", "def loss_of(")
     sure = 1000.0 * np.eye(10)[:, np.full(100, 7)]
