@@ -39,7 +39,14 @@ def digits():
 
 def lesson(*markers):
     first = [m for m in markers if m.startswith("digits")]
-    return from_lesson("03", *first, "def pair(", *markers[len(first) :])
+    measured = {"look": record.activations, "how_far": steps_of_the_reference}
+    return from_lesson("03", *first, "def pair(", *markers[len(first) :], **measured)
+
+
+def steps_of_the_reference(model, step):
+    with record.updates(model) as ratios:
+        step()
+    return ratios
 
 
 def noise():
