@@ -329,6 +329,13 @@ def mean_of_the_ratios(a):
     return signals, (signals[1:] / signals[:-1]).mean()
 
 
+@LAYER_SIGNALS.mistake("the last step alone", S3, "answers to this exercise")
+def the_last_step(a):
+    """the last layer is compared with the one before it, and not with the first"""
+    signals = forms.layer_signals(a)[0]
+    return signals, signals[-1] / signals[-2]
+
+
 @LAYER_SIGNALS.mistake("from the last to the first", S3, "answers to this exercise")
 def from_the_last(a):
     """the factor leads from the last layer to the first"""
