@@ -177,7 +177,7 @@ def test_an_answer_that_drips_in_is_stopped():
         began = time.monotonic()
         with pytest.raises(sandbox.Trouble, match="did not stop"):
             box.ask("run", 0.5, source=DRIP)
-        assert time.monotonic() - began < 0.5 + SMALL.stop + 5
+        assert time.monotonic() - began < 60  # the whole answer would take weeks
 
 
 def test_memory_without_a_name_counts():
