@@ -36,6 +36,7 @@ def call(box, name, *args):
 
 
 def test_code_runs_and_errors_are_told(box):
+    assert run(box, "import gc\nassert gc.isenabled()") == {}
     assert run(box, "x = 6 * 7\ndef f():\n    return x") == {}
     assert call(box, "f") == 42
     assert run(box, "1 / 0")["error"] == [
