@@ -5,6 +5,7 @@ from functools import cache
 import numpy as np
 
 from bn_experiments import sweeps
+from bn_helpers import network
 
 from . import either, from_lesson, proof
 
@@ -16,7 +17,9 @@ FLOOR = 0.2
 @cache
 def lesson(side=16):
     """The lesson's photos at side x side pixels, and its train_stack on them."""
-    found = from_lesson("06", "SIDE = 16", "DIM = x_train", "ARMS = {", SIDE=side)
+    reference = {"Net": network.FullyConnectedNet, "step": network.Adam}
+    cells = "SIDE = 16", "DIM = x_train", "ARMS = {"
+    found = from_lesson("06", *cells, SIDE=side, **reference)
     raw = found.raw
     mean = found.as_rows(raw.x_train[:1000]).mean(0)
     x_train, x_val = (found.as_rows(x) - mean for x in (raw.x_train[:1000], raw.x_val))
@@ -185,4 +188,28 @@ def small_steps_at_the_right(row):
         f"{either(batch.min() > 0, 'holds', 'fails')} for batch norm: rates in proportion to the "
         f"scale gain more than {batch.min() // 5 * 5:.0f} points at each of the last three scales",
         f"the norm: without it they {either(plain.max() < 0, 'lose', 'gain')} at each",
+    )
+
+
+@proof("6g", "seeds", "depth", "step of the difference", "ε")
+def two_samples(row):
+    found, medians = from_lesson("06", "def measured_W1", "def ten_networks"), {}
+
+    def middle(N, depth, h=1e-5, **eps):
+        return np.median(found.errors(*found.ten_networks(N, depth, **eps), h))
+
+    for seeds in (FIRST, OTHER):
+        found.ten_networks.__globals__["SEEDS"] = np.array(seeds)
+        for h in (1e-5, 1e-7):
+            for N in (2, 8):
+                medians.setdefault((N, h), []).extend(middle(N, d, h) for d in (1, 8))
+        wide = [middle(2, depth, eps=1e-2) for depth in (1, 8)]
+        medians.setdefault("wide", []).extend(wide)
+    holds, small = (min(medians[2, h]) > max(medians[8, h]) for h in (1e-5, 1e-7))
+    row.says(
+        f"{either(holds, 'holds', 'fails')} for differences with h = 1e-5: two samples and "
+        f"one layer err {either(holds, 'more', 'less')} than eight samples and eight layers",
+        f"h: at 1e-7 this {either(small, 'holds, too', 'fails')}",
+        f"ε: at 0.01 two samples err by {either(max(medians['wide']) < 1e-6, 'less', 'more')}"
+        " than 1e-6 at either depth",
     )
