@@ -1,11 +1,17 @@
 """What another's loss and another's Adam step train is what the reference trains."""
 
+from types import SimpleNamespace
+
+import matplotlib
 import numpy as np
 import pytest
+from verdicts import from_lesson
 
 from bn_checks.forms import lesson_06 as forms
 from bn_experiments import plugged
 from bn_helpers import network
+
+matplotlib.use("agg")
 
 DIMS = (6, 8, 8, 3)
 
@@ -64,3 +70,39 @@ def test_another_loss_changes_what_is_trained():
     _, up = trained(Off, network.Adam, 0.05, 0)
     _, down = trained(OneNet, network.Adam, 0.05, 0)
     assert up.loss[-1] > down.loss[-1]
+
+
+CELLS = (
+    "SIDE = 16",
+    "DIM = x_train",
+    "class FullyConnectedNet:",
+    "def adam_step",
+    "Net = check.yours",
+    "ARMS = {",
+)
+
+
+def test_lesson_06_trains_the_networks_of_its_solutions(capsys):
+    lesson = from_lesson("06", *CELLS)
+    assert lesson.Net is lesson.FullyConnectedNet
+    assert lesson.step is lesson.adam_step
+    assert capsys.readouterr().out.count(": your code") == 2
+    mine, history = lesson.train_stack([9, 8], "batch", 0.1, np.arange(2), epochs=1)
+    reference = SimpleNamespace(Net=network.FullyConnectedNet, step=network.Adam)
+    lesson.train_stack.__globals__.update(vars(reference))
+    net, wanted = lesson.train_stack([9, 8], "batch", 0.1, np.arange(2), epochs=1)
+    assert type(mine) is not type(net) is network.FullyConnectedNet
+    np.testing.assert_allclose(history.loss, wanted.loss, rtol=1e-6)
+
+
+def test_lesson_06_trains_the_reference_where_the_learners_code_is_wrong(capsys):
+    class Wrong(forms.Net):
+        def loss(self, x, y):
+            loss, grads = super().loss(x, y)
+            return loss, {**grads, "W1": 2 * grads["W1"]}
+
+    lesson = from_lesson("06", *CELLS, FullyConnectedNet=Wrong)
+    assert lesson.Net is network.FullyConnectedNet
+    assert "fully_connected_net: the reference" in capsys.readouterr().out
+    net, _ = lesson.train_stack([8], "batch", 0.1, 0, epochs=1)
+    assert type(net) is network.FullyConnectedNet
