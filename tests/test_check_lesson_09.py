@@ -16,6 +16,38 @@ from bn_helpers import norms, practice
 KINDS = nn.BatchNorm1d, nn.BatchNorm2d
 
 
+def grouped_by_torch(model, weight_decay):
+    decayed, spared = [], []
+    for p in model.parameters():
+        (decayed if len(p.shape) >= 2 else spared).append(p)
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": spared}], lr=1
+    )
+    return [
+        {k: g[k] for k in ("params", "weight_decay")} for g in optimizer.param_groups
+    ]
+
+
+def a_group_each(model, weight_decay):
+    return [
+        {"params": [p], "weight_decay": weight_decay * (p.dim() > 1)}
+        for p in model.parameters()
+    ]
+
+
+def grouped_by_name(model, weight_decay):
+    own = {n for n, m in model.named_modules() if isinstance(m, KINDS)}
+    named = dict(model.named_parameters())
+    spared = {n for n in named if n.endswith("bias") or n.rpartition(".")[0] in own}
+    return (
+        {"params": (named[n] for n in named if n in spared), "weight_decay": 0},
+        {
+            "params": (named[n] for n in named.keys() - spared),
+            "weight_decay": weight_decay,
+        },
+    )
+
+
 class Frozen(nn.Module):
     """Statistics, gamma and beta as buffers, as torchvision's FrozenBatchNorm2d."""
 
@@ -185,6 +217,7 @@ def sums_of_deviations(x, gamma, beta, all_gather, eps=1e-5):
 class TestBank(BankTests):
     lesson = lesson_09
     honest = {
+        "decay_groups": (grouped_by_torch, a_group_each, grouped_by_name),
         "freeze_batchnorm": (replaced, hooked, train_overridden),
         "recalibrate_statistics": (by_running_average, by_averaging_by_hand, by_hooks),
         "fold_batchnorm": (fused_by_torch, folded_by_einsum, folded_in_a_loop),
