@@ -182,6 +182,20 @@ def decays_by_a_fixed_number(model, weight_decay):
     return _split(model, 1e-4, _is_weight)
 
 
+@DECAY.mistake("a smaller decay for the rest", S3, "answers to this exercise")
+def decays_the_rest_less(model, weight_decay):
+    """gamma, beta and biases decay by a tenth of the number, not by 0"""
+    return _split(model, weight_decay, _is_weight, weight_decay / 10)
+
+
+@DECAY.mistake("only one kind of norm spared", S3, "recipes that look for BatchNorm2d")
+def spares_one_kind_of_norm(model, weight_decay):
+    """one kind of batch norm is spared; the other and all biases decay"""
+    return _split(
+        model, weight_decay, lambda m, name: not isinstance(m, nn.BatchNorm2d)
+    )
+
+
 # --- freeze_batchnorm ----------------------------------------------------------------
 
 
