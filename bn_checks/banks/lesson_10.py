@@ -378,7 +378,7 @@ def divides_by_gain(q, k, v, gain):
 
 @ATTENTION.mistake("one length for all tokens", S7, SEEN)
 def one_length(q, k, v, gain):
-    """all queries are divided by one length, that of the whole array, and so are keys"""
+    """all queries are divided by one length, that of the array, and so are all keys"""
     return _attend(gain * (q @ k.T) / np.linalg.norm(q) / np.linalg.norm(k), v)
 
 
