@@ -15,6 +15,8 @@ import traceback
 from datetime import timedelta
 from pathlib import Path
 
+import numpy as np
+import torch
 import torch.distributed as dist
 
 POLL = 0.02  # seconds between two looks at the workers
@@ -70,6 +72,27 @@ def run(function, parts, timeout=60):
         finally:
             _stop(workers)
         return [_result(folder / f"result-{rank}") for rank in range(len(parts))]
+
+
+def data_parallel(batches):
+    """Running means (2, D) that one worker holds after its passes under DDP; for `run`.
+
+    The first row is without `broadcast_buffers`, the second with it, PyTorch's default:
+    all take over rank 0's buffers before each pass.
+
+    Args:
+        batches: this worker's, an array (steps, n, D).
+    """
+    found = []
+    for broadcast in (False, True):
+        layer = torch.nn.BatchNorm1d(batches.shape[-1]).double()
+        parallel = torch.nn.parallel.DistributedDataParallel(
+            layer, broadcast_buffers=broadcast
+        )
+        for x in torch.from_numpy(batches):
+            parallel(x).sum().backward()
+        found.append(layer.running_mean.numpy())
+    return np.stack(found)
 
 
 def _start(folder, rank):

@@ -1,19 +1,58 @@
 """Lesson 09: every known mistake is named, every honest solution passes."""
 
+import copy
+import pickle
+import sys
+import types
+
+import jupytext
 import numpy as np
 import pytest
 import torch
-from bank import POINTS, BankTests
+from bank import LESSONS, POINTS, BankTests
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from bn_checks.banks import lesson_09
 from bn_checks.drivers import Unusable
+from bn_checks.drivers import lesson_09 as drivers
 from bn_checks.drivers.lesson_09 import drive_sync
 from bn_helpers import norms, practice
 
 KINDS = nn.BatchNorm1d, nn.BatchNorm2d
+
+
+def grouped_by_torch(model, weight_decay):
+    decayed, spared = [], []
+    for p in model.parameters():
+        (decayed if len(p.shape) >= 2 else spared).append(p)
+    optimizer = torch.optim.SGD(
+        [{"params": decayed, "weight_decay": weight_decay}, {"params": spared}], lr=1
+    )
+    return [
+        {k: g[k] for k in ("params", "weight_decay")} for g in optimizer.param_groups
+    ]
+
+
+def a_group_each(model, weight_decay):
+    return [
+        {"params": [p], "weight_decay": weight_decay * (p.dim() > 1)}
+        for p in model.parameters()
+    ]
+
+
+def grouped_by_name(model, weight_decay):
+    own = {n for n, m in model.named_modules() if isinstance(m, KINDS)}
+    named = dict(model.named_parameters())
+    spared = {n for n in named if n.endswith("bias") or n.rpartition(".")[0] in own}
+    return (
+        {"params": (named[n] for n in named if n in spared), "weight_decay": 0},
+        {
+            "params": (named[n] for n in named.keys() - spared),
+            "weight_decay": weight_decay,
+        },
+    )
 
 
 class Frozen(nn.Module):
@@ -185,6 +224,7 @@ def sums_of_deviations(x, gamma, beta, all_gather, eps=1e-5):
 class TestBank(BankTests):
     lesson = lesson_09
     honest = {
+        "decay_groups": (grouped_by_torch, a_group_each, grouped_by_name),
         "freeze_batchnorm": (replaced, hooked, train_overridden),
         "recalibrate_statistics": (by_running_average, by_averaging_by_hand, by_hooks),
         "fold_batchnorm": (fused_by_torch, folded_by_einsum, folded_in_a_loop),
@@ -249,3 +289,60 @@ def test_the_check_uses_the_course_implementations():
     assert lesson_09.FOLD.reference is practice.fold_batchnorm
     assert lesson_09.FREEZE.reference is practice.freeze_batchnorm
     assert lesson_09.RECALIBRATE.reference is practice.recalibrate_statistics
+
+
+# the lesson's own answers work together
+
+
+@pytest.fixture(scope="module")
+def answers():
+    """The functions of the solved notebook, in a module that pickle can find."""
+    (path,) = LESSONS.glob("09_*.md")
+    chosen = "plots.use_style()", "class Frozen(", "def freeze_", "def recalibrate_"
+    cells = [c.source for c in jupytext.read(path).cells if c.cell_type == "code"]
+    cells = [c for c in cells if any(text in c for text in chosen)]
+    assert len(cells) == len(chosen)
+    module = types.ModuleType("answers_of_lesson_09")
+    sys.modules[module.__name__] = module
+    dtype = torch.get_default_dtype()
+    try:
+        for cell in cells:
+            exec(cell, vars(module))
+        yield module
+    finally:
+        torch.set_default_dtype(dtype)
+        del sys.modules[module.__name__]
+
+
+def statistics(model):
+    return [t.clone() for n, t in model.named_buffers() if n.endswith(("mean", "var"))]
+
+
+@pytest.mark.parametrize(
+    "carry",
+    [
+        lambda m: m,
+        copy.deepcopy,
+        lambda m: pickle.loads(pickle.dumps(m)),
+        nn.SyncBatchNorm.convert_sync_batchnorm,
+        lambda m: m.eval().train(),
+    ],
+    ids=["as it is", "copied", "pickled", "converted", "eval, then train"],
+)
+def test_the_lessons_freeze_lasts_and_can_be_recalibrated(answers, carry):
+    frozen = carry(answers.freeze_batchnorm(drivers.dense_network(0))).train()
+    before = statistics(frozen)
+    x = 3 + torch.randn(5, 11, 6).double()
+    frozen(x[0]).sum().backward()
+    assert all(map(torch.equal, before, statistics(frozen)))
+    layers = [m for m in frozen.modules() if isinstance(m, answers.Frozen)]
+    assert len(layers) == 2
+    assert all(p.grad is None for m in layers for p in m.parameters())
+
+    free = drivers.dense_network(0)
+    for model in (frozen, free):
+        answers.recalibrate_statistics(model, list(x))
+    assert all(map(torch.allclose, statistics(frozen), statistics(free)))
+    after = statistics(frozen)
+    frozen.train()(x[1])
+    assert all(map(torch.equal, after, statistics(frozen)))

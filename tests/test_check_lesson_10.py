@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 from bank import BankTests
+from sourced.blind_10 import ANSWERS
 from torch.nn import functional as F
 
-from bn_checks.banks import lesson_10
+from bn_checks.banks import lesson_09, lesson_10
 from bn_checks.forms import lesson_10 as forms
 
 
@@ -160,3 +161,16 @@ def test_folding_and_centering_change_no_output(with_bias):
     assert torch.allclose(
         F.rms_norm(written, (4,), eps=1e-5), F.layer_norm(plain, (4,))
     )
+
+
+EXERCISES = {e.name: e for e in (*lesson_09.EXERCISES, *lesson_10.EXERCISES)}
+
+
+def test_wrong_answers_written_blind_are_explained():
+    """None has full points, and the diagnosis accounts for 85 % of each exercise's."""
+    share = {}
+    for name, codes in ANSWERS.items():
+        scores = [EXERCISES[name].score(code, 3, seed=3) for code in codes]
+        assert len(codes) >= 10 and max(scores) < 3, name
+        share[name] = sum(score.explained for score in scores) / len(codes)
+    assert min(share.values()) >= 0.85, share

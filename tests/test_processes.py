@@ -156,3 +156,12 @@ def test_it_works_without_a_network():
     command = ["bwrap", "--dev-bind", "/", "/", "--unshare-net", sys.executable]
     run = subprocess.run([*command, "-c", code], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (0, "2\n"), run.stderr
+
+
+def test_data_parallel_keeps_what_rank_0_saw():
+    """Each worker's mean is 0 or 3; broadcast, rank 1 keeps one batch of its own."""
+    rng = np.random.default_rng(0)
+    parts = [(3 * rank + 0.1 * rng.normal(size=(60, 8, 1)),) for rank in (0, 1)]
+    alone, broadcast = np.stack(processes.run(processes.data_parallel, parts))[..., 0].T
+    assert np.allclose(alone, [0, 3], atol=0.1)
+    assert np.allclose(broadcast, [0, 0.3], atol=0.1)

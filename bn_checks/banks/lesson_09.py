@@ -9,10 +9,16 @@ from torch import nn
 
 from bn_helpers import practice
 
-from ..drivers.lesson_09 import drive_freeze, drive_recalibrate, drive_sync
+from ..drivers.lesson_09 import (
+    drive_decay,
+    drive_freeze,
+    drive_recalibrate,
+    drive_sync,
+)
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_09 as forms
 
+S3 = "section 3, Walk through the bug gallery"
 S4 = "section 4, Freeze what must not move"
 S6 = "section 6, Collect the statistics anew"
 S8 = "section 8, Fold it away"
@@ -24,6 +30,170 @@ KINDS = nn.BatchNorm1d, nn.BatchNorm2d
 
 def _norms(model, kinds=KINDS):
     return [m for m in model.modules() if isinstance(m, kinds)]
+
+
+# --- decay_groups --------------------------------------------------------------------
+
+
+def decay_cases(rng):
+    return [(rng.uniform(0.01, 0.2), int(rng.integers(2**31))) for _ in range(2)]
+
+
+def _split(model, decay, decayed, rest=0.0):
+    """Two groups: parameters that decayed(module, name) picks, and the others."""
+    picked, others = [], []
+    for m in model.modules():
+        for name, p in m.named_parameters(recurse=False):
+            (picked if decayed(m, name) else others).append(p)
+    return [
+        {"params": picked, "weight_decay": decay},
+        {"params": others, "weight_decay": rest},
+    ]
+
+
+def _is_norm(module):
+    return isinstance(module, KINDS)
+
+
+def _is_weight(module, name):
+    return name == "weight" and not _is_norm(module)
+
+
+DECAY = Exercise(
+    "decay_groups",
+    practice.decay_groups,
+    ("weight_decay", "seed"),
+    (
+        "decay_of_weights",
+        "decay_of_biases",
+        "decay_of_gamma_and_beta",
+        "times_in_a_group",
+    ),
+    decay_cases,
+    drive=drive_decay,
+    forms=(forms.decay_groups,),
+)
+
+
+@DECAY.mistake("everything decays", S3, "torch.optim.SGD(model.parameters(), ...)")
+def decays_everything(model, weight_decay):
+    """all parameters decay, gamma, beta and biases as well"""
+    return _split(model, weight_decay, lambda m, name: True)
+
+
+@DECAY.mistake("nothing decays", S3, "answers to this exercise")
+def decays_nothing(model, weight_decay):
+    """nothing decays: no group with weights carries the number"""
+    return _split(model, weight_decay, lambda m, name: False)
+
+
+@DECAY.mistake("gamma by its name", S3, "recipes that look for bias in the name")
+def decays_by_name(model, weight_decay):
+    """names decide, and gamma, which is called weight, decays"""
+    return _split(model, weight_decay, lambda m, name: name == "weight")
+
+
+@DECAY.mistake("biases decay", S3, "recipes that spare norms only")
+def decays_biases(model, weight_decay):
+    """only the norms are spared, and the biases of the other layers decay"""
+    return _split(model, weight_decay, lambda m, name: not _is_norm(m))
+
+
+@DECAY.mistake("groups swapped", S3, "answers to this exercise")
+def decays_the_others(model, weight_decay):
+    """the two groups are exchanged: gamma, beta and biases decay, weights do not"""
+    return _split(model, weight_decay, lambda m, name: not _is_weight(m, name))
+
+
+@DECAY.mistake("the rest is not trained", S3, "answers to this exercise")
+def leaves_the_rest_out(model, weight_decay):
+    """gamma, beta and biases are in no group, so they are not trained"""
+    return _split(model, weight_decay, _is_weight)[:1]
+
+
+@DECAY.mistake("biases are not trained", S3, "answers to this exercise")
+def leaves_biases_out(model, weight_decay):
+    """the biases of linear layers and convolutions are in no group"""
+    decayed, _ = _split(model, weight_decay, _is_weight)
+    norms_only = [p for m in _norms(model) for p in m.parameters()]
+    return [decayed, {"params": norms_only, "weight_decay": 0.0}]
+
+
+@DECAY.mistake("norms are not trained", S3, "answers to this exercise")
+def leaves_norms_out(model, weight_decay):
+    """gamma and beta are in no group, so they are not trained"""
+    decayed, rest = _split(model, weight_decay, _is_weight)
+    own = {id(p) for m in _norms(model) for p in m.parameters()}
+    return [decayed, {"params": [p for p in rest["params"] if id(p) not in own]}]
+
+
+@DECAY.mistake("top level only", S3, "answers to this exercise")
+def decays_top_level_only(model, weight_decay):
+    """only the direct children are looked at; weights inside a block do not decay"""
+    top = list(model.children())
+    return _split(model, weight_decay, lambda m, name: m in top and _is_weight(m, name))
+
+
+@DECAY.mistake("linear layers only", S3, "answers to this exercise")
+def decays_linear_only(model, weight_decay):
+    """convolutions are forgotten: only the weights of linear layers decay"""
+    return _split(
+        model,
+        weight_decay,
+        lambda m, name: isinstance(m, nn.Linear) and name == "weight",
+    )
+
+
+@DECAY.mistake("convolutions only", S3, "p.ndim == 4")
+def decays_convolutions_only(model, weight_decay):
+    """linear layers are forgotten: only the weights of convolutions decay"""
+    return _split(
+        model,
+        weight_decay,
+        lambda m, name: isinstance(m, nn.Conv2d) and name == "weight",
+    )
+
+
+@DECAY.mistake("one kind of norm", S3, "recipes that look for BatchNorm2d")
+def decays_one_kind_of_norm(model, weight_decay):
+    """one kind of batch norm is spared, and the network has another"""
+    return _split(
+        model,
+        weight_decay,
+        lambda m, name: name == "weight" and not isinstance(m, nn.BatchNorm2d),
+    )
+
+
+@DECAY.mistake(
+    "parameters in two groups", S3, "some parameters appear in more than one"
+)
+def decays_twice(model, weight_decay):
+    """the second group holds all parameters, so that weights are in two, which no
+    optimizer takes"""
+    return [
+        _split(model, weight_decay, _is_weight)[0],
+        {"params": list(model.parameters()), "weight_decay": 0.0},
+    ]
+
+
+@DECAY.mistake("a fixed number", S3, "answers to this exercise")
+def decays_by_a_fixed_number(model, weight_decay):
+    """the decay is a number of its own, not the argument"""
+    return _split(model, 1e-4, _is_weight)
+
+
+@DECAY.mistake("a smaller decay for the rest", S3, "answers to this exercise")
+def decays_the_rest_less(model, weight_decay):
+    """gamma, beta and biases decay by a tenth of the number, not by 0"""
+    return _split(model, weight_decay, _is_weight, weight_decay / 10)
+
+
+@DECAY.mistake("only one kind of norm spared", S3, "recipes that look for BatchNorm2d")
+def spares_one_kind_of_norm(model, weight_decay):
+    """one kind of batch norm is spared; the other and all biases decay"""
+    return _split(
+        model, weight_decay, lambda m, name: not isinstance(m, nn.BatchNorm2d)
+    )
 
 
 # --- freeze_batchnorm ----------------------------------------------------------------
@@ -388,4 +558,4 @@ def difference_of_squares(x, gamma, beta, all_gather, eps=1e-5):
     return _scaled(x, gamma, beta, mu, squares - mu**2, eps)
 
 
-EXERCISES = (FREEZE, RECALIBRATE, FOLD, SYNC)
+EXERCISES = (DECAY, FREEZE, RECALIBRATE, FOLD, SYNC)

@@ -82,6 +82,65 @@ def padding_becomes_beta(x, mask, gamma, beta, eps=1e-5):
     return np.where(mask[..., None], y, beta), mu, var
 
 
+@MASKED.mistake("padding counted as zeros", S2, SEEN)
+def padding_counted_as_zeros(x, mask, gamma, beta, eps=1e-5):
+    """padding is set to 0 and counts as that in mean and variance"""
+    filled = np.where(mask[..., None], x, 0)
+    return _spread(x, mask, gamma, beta, filled.mean((0, 1)), filled.var((0, 1)), eps)
+
+
+@MASKED.mistake("padding normalized", S2, SEEN)
+def padding_normalized(x, mask, gamma, beta, eps=1e-5):
+    """padding is normalized like a token, and is not 0 afterward"""
+    _, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
+    return _spread(x, np.ones_like(mask), gamma, beta, mu, var, eps)
+
+
+@MASKED.mistake("divided by N - 1", S2, SEEN)
+def unbiased(x, mask, gamma, beta, eps=1e-5):
+    """the variance divides by the number of tokens minus 1"""
+    rows = x[mask]
+    return _spread(x, mask, gamma, beta, rows.mean(0), rows.var(0, ddof=1), eps)
+
+
+@MASKED.mistake("mask the wrong way round", S2, SEEN)
+def mask_inverted(x, mask, gamma, beta, eps=1e-5):
+    """the statistics are those of the padding, where mask is False"""
+    rows = x[~mask]
+    return _spread(x, mask, gamma, beta, rows.mean(0), rows.var(0), eps)
+
+
+@MASKED.mistake("padding kept", S2, SEEN)
+def padding_kept(x, mask, gamma, beta, eps=1e-5):
+    """the statistics are those of the padding, and only padding is normalized"""
+    return forms.masked_batchnorm(x, ~mask, gamma, beta, eps)
+
+
+@MASKED.mistake("each token by itself", S2, SEEN)
+def each_token(x, mask, gamma, beta, eps=1e-5):
+    """y is a layer norm: each token has a mean and a variance of its own"""
+    _, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
+    own = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
+    return _spread(x, mask, gamma, beta, *own, eps)[0], mu, var
+
+
+@MASKED.mistake("each position by itself", S2, SEEN)
+def each_position(x, mask, gamma, beta, eps=1e-5):
+    """each position of the sequences has statistics of its own"""
+    kept, n = mask[..., None], np.maximum(mask.sum(0), 1)[:, None]
+    mu = np.where(kept, x, 0).sum(0) / n
+    var = np.where(kept, (x - mu) ** 2, 0).sum(0) / n
+    return _spread(x, mask, gamma, beta, mu, var, eps)[0], mu.mean(0), var.mean(0)
+
+
+@MASKED.mistake("mean of the sequences' means", S2, SEEN)
+def mean_of_means(x, mask, gamma, beta, eps=1e-5):
+    """mu is the mean of the sequences' means, so that a short one counts as much as a
+    long one"""
+    mu = np.mean([seq[m].mean(0) for seq, m in zip(x, mask, strict=True) if m.any()], 0)
+    return _spread(x, mask, gamma, beta, mu, ((x[mask] - mu) ** 2).mean(0), eps)
+
+
 # --- residual_block ------------------------------------------------------------------
 
 
@@ -150,6 +209,81 @@ def no_shortcut(x, W1, W2, gamma, beta, place):
     if place == "pre":
         return _mlp(_layer_norm(x, gamma, beta), W1, W2)
     return _layer_norm(_mlp(x, W1, W2), gamma, beta)
+
+
+@BLOCK.mistake("no shortcut before the norm", S3, SEEN)
+def no_shortcut_for_post(x, W1, W2, gamma, beta, place):
+    """for post, nothing carries the stream past the branch"""
+    if place == "pre":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    return _layer_norm(_mlp(x, W1, W2), gamma, beta)
+
+
+@BLOCK.mistake("two norms with pre", S3, SEEN)
+def two_norms_for_pre(x, W1, W2, gamma, beta, place):
+    """for pre, the sum is normalized as well"""
+    if place == "post":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    return _layer_norm(x + _mlp(_layer_norm(x, gamma, beta), W1, W2), gamma, beta)
+
+
+@BLOCK.mistake("two norms with post", S3, SEEN)
+def two_norms_for_post(x, W1, W2, gamma, beta, place):
+    """for post, the branch reads a normalized stream as well"""
+    if place == "pre":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    return _layer_norm(x + _mlp(_layer_norm(x, gamma, beta), W1, W2), gamma, beta)
+
+
+def _with_branch(branch, norm, x, place):
+    return x + branch(norm(x)) if place == "pre" else norm(x + branch(x))
+
+
+@BLOCK.mistake("mean over the tokens", S3, SEEN)
+def mean_over_tokens(x, W1, W2, gamma, beta, place):
+    """mean and variance run over the tokens, as in batch norm"""
+
+    def norm(h):
+        return gamma * (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5) + beta
+
+    return _with_branch(lambda h: _mlp(h, W1, W2), norm, x, place)
+
+
+def _other_branch(branch):
+    def block(x, W1, W2, gamma, beta, place):
+        def norm(h):
+            return _layer_norm(h, gamma, beta)
+
+        return _with_branch(lambda h: branch(h, W1, W2), norm, x, place)
+
+    return block
+
+
+@BLOCK.mistake("ReLU behind the second layer", S3, SEEN)
+def relu_behind(x, W1, W2, gamma, beta, place):
+    """ReLU stands behind the second layer, not between the two"""
+    block = _other_branch(lambda h, W1, W2: np.maximum(h @ W1 @ W2, 0))
+    return block(x, W1, W2, gamma, beta, place)
+
+
+@BLOCK.mistake("a second ReLU", S3, SEEN)
+def relu_twice(x, W1, W2, gamma, beta, place):
+    """a second ReLU stands behind the second layer"""
+    block = _other_branch(lambda h, W1, W2: np.maximum(_mlp(h, W1, W2), 0))
+    return block(x, W1, W2, gamma, beta, place)
+
+
+@BLOCK.mistake("ReLU before the first layer", S3, SEEN)
+def relu_before(x, W1, W2, gamma, beta, place):
+    """ReLU stands before the first layer, not between the two"""
+    block = _other_branch(lambda h, W1, W2: np.maximum(h, 0) @ W1 @ W2)
+    return block(x, W1, W2, gamma, beta, place)
+
+
+@BLOCK.mistake("ReLU on the sum", S3, SEEN)
+def relu_on_the_sum(x, W1, W2, gamma, beta, place):
+    """the stream itself goes through ReLU at the end"""
+    return np.maximum(forms.residual_block(x, W1, W2, gamma, beta, place), 0)
 
 
 # --- qk_norm_attention ---------------------------------------------------------------
@@ -225,6 +359,70 @@ def values_normalized(q, k, v, gain):
     return weights @ _unit(v), weights
 
 
+def _attend(logits, v):
+    weights = _softmax(logits)
+    return weights @ v, weights
+
+
+@ATTENTION.mistake("plain attention", S7, SEEN)
+def plain_attention(q, k, v, gain):
+    """it is section 1's attention: no lengths, no gain"""
+    return _attend(q @ k.T / np.sqrt(q.shape[-1]), v)
+
+
+@ATTENTION.mistake("divided by the gain", S7, SEEN)
+def divides_by_gain(q, k, v, gain):
+    """the gain divides the logits"""
+    return _attend(_unit(q) @ _unit(k).T / gain, v)
+
+
+@ATTENTION.mistake("one length for all tokens", S7, SEEN)
+def one_length(q, k, v, gain):
+    """all queries are divided by one length, that of the array, and so are all keys"""
+    return _attend(gain * (q @ k.T) / np.linalg.norm(q) / np.linalg.norm(k), v)
+
+
+@ATTENTION.mistake("centered first", S7, SEEN)
+def centered_first(q, k, v, gain):
+    """each query and key has its mean subtracted before it gets its length"""
+    q, k = (a - a.mean(-1, keepdims=True) for a in (q, k))
+    return _attend(gain * _unit(q) @ _unit(k).T, v)
+
+
+@ATTENTION.mistake("a layer norm", S7, SEEN)
+def layer_norm_of_both(q, k, v, gain):
+    """queries and keys get a layer norm, and their length is the root of d"""
+    q, k = (_unit(a - a.mean(-1, keepdims=True)) for a in (q, k))
+    return _attend(gain * q.shape[-1] * (q @ k.T), v)
+
+
+@ATTENTION.mistake("lengths of sums of magnitudes", S7, SEEN)
+def sums_of_magnitudes(q, k, v, gain):
+    """lengths are sums of magnitudes, not roots of sums of squares"""
+    q, k = (a / np.abs(a).sum(-1, keepdims=True) for a in (q, k))
+    return _attend(gain * (q @ k.T), v)
+
+
+@ATTENTION.mistake("logits normalized", S7, SEEN)
+def logits_normalized(q, k, v, gain):
+    """each row of logits gets length 1, not the queries and keys"""
+    return _attend(gain * _unit(q @ k.T), v)
+
+
+@ATTENTION.mistake("gain behind the softmax", S7, SEEN)
+def gain_behind_softmax(q, k, v, gain):
+    """the gain multiplies the weights, which no longer sum to 1"""
+    weights = gain * _softmax(_unit(q) @ _unit(k).T)
+    return weights @ v, weights
+
+
+@ATTENTION.mistake("gain on the outputs", S7, SEEN)
+def gain_on_outputs(q, k, v, gain):
+    """the gain multiplies what is collected, not the logits"""
+    weights = _softmax(_unit(q) @ _unit(k).T)
+    return gain * (weights @ v), weights
+
+
 # --- fold_layernorm ------------------------------------------------------------------
 
 
@@ -273,6 +471,55 @@ def old_bias_lost(gamma, beta, W, b):
     return gamma[:, None] * W, beta @ W
 
 
+def _with_shift(b, shift):
+    return shift if b is None else b + shift
+
+
+@FOLD.mistake("divided by gamma", S8, SEEN)
+def divides_by_gamma(gamma, beta, W, b):
+    """γ divides the weight, as if its effect were to be undone"""
+    return W / gamma[:, None], _with_shift(b, beta @ W)
+
+
+@FOLD.mistake("gamma on the outputs", S8, SEEN)
+def gamma_on_outputs(gamma, beta, W, b):
+    """γ scales columns of W, which are outputs, not rows, which are features"""
+    scale = np.resize(gamma, W.shape[1])
+    return W * scale, _with_shift(b, beta @ W)
+
+
+@FOLD.mistake("beta over gamma", S8, SEEN)
+def beta_over_gamma(gamma, beta, W, b):
+    """β is divided by γ before it passes through W"""
+    return gamma[:, None] * W, _with_shift(b, (beta / gamma) @ W)
+
+
+@FOLD.mistake("beta summed", S8, SEEN)
+def beta_summed(gamma, beta, W, b):
+    """the sum of β is added to each output, without passing through W"""
+    return gamma[:, None] * W, _with_shift(b, np.full(W.shape[1], beta.sum()))
+
+
+@FOLD.mistake("beta added to the weight", S8, SEEN)
+def beta_in_the_weight(gamma, beta, W, b):
+    """β is added to the weight, and the bias is left as it was"""
+    zeros = np.zeros(W.shape[1])
+    return gamma[:, None] * W + beta[:, None], zeros if b is None else b
+
+
+@FOLD.mistake("bias scaled", S8, SEEN)
+def bias_scaled(gamma, beta, W, b):
+    """the new bias is scaled with the mean of γ"""
+    return gamma[:, None] * W, _with_shift(b, beta @ W) * gamma.mean()
+
+
+@FOLD.mistake("beta through a W divided by gamma", S8, SEEN)
+def beta_through_divided(gamma, beta, W, b):
+    """γ divides the weight, and β passes through the result"""
+    W = W / gamma[:, None]
+    return W, _with_shift(b, beta @ W)
+
+
 # --- center_writer -------------------------------------------------------------------
 
 
@@ -309,6 +556,51 @@ def one_mean(W, b):
 def bias_not_centered(W, b):
     """the bias is not centered"""
     return W - W.mean(1, keepdims=True), b
+
+
+@CENTER.mistake("standardized", S8, SEEN)
+def standardized(W, b):
+    """rows are divided by their deviation as well"""
+    W, b = forms.center_writer(W, b)
+    return W / W.std(1, keepdims=True), b / b.std()
+
+
+@CENTER.mistake("columns centered as well", S8, SEEN)
+def both_axes(W, b):
+    """the means over both axes are subtracted"""
+    W, b = forms.center_writer(W, b)
+    return W - W.mean(0), b
+
+
+@CENTER.mistake("the weight's means for the bias", S8, SEEN)
+def bias_minus_weight_mean(W, b):
+    """the bias has the means of the weight's columns subtracted, not its own mean"""
+    return W - W.mean(1, keepdims=True), b - W.mean(0)
+
+
+@CENTER.mistake("one mean for the bias and the weight", S8, SEEN)
+def bias_minus_mean_of_all(W, b):
+    """the bias has the mean of all numbers subtracted, the weight's included"""
+    return W - W.mean(1, keepdims=True), b - np.vstack([W, b]).mean()
+
+
+@CENTER.mistake("the weight's mean for the bias", S8, SEEN)
+def bias_minus_mean_of_weight(W, b):
+    """the bias has the mean of the weight subtracted, not its own"""
+    return W - W.mean(1, keepdims=True), b - W.mean()
+
+
+@CENTER.mistake("median", S8, SEEN)
+def median(W, b):
+    """the median of each row is subtracted, not its mean"""
+    return W - np.median(W, 1, keepdims=True), b - np.median(b)
+
+
+@CENTER.mistake("scaled to length 1", S8, SEEN)
+def unit_rows(W, b):
+    """rows are divided by their length as well"""
+    W, b = forms.center_writer(W, b)
+    return W / np.linalg.norm(W, axis=1, keepdims=True), b / np.linalg.norm(b)
 
 
 EXERCISES = (MASKED, BLOCK, ATTENTION, FOLD, CENTER)

@@ -82,6 +82,39 @@ def _own_random_numbers(seed):
 # --- exercises -----------------------------------------------------------------------
 
 
+def drive_decay(student, weight_decay, seed):
+    """The decay of each parameter, by kind, and how often each is in a group."""
+    model = image_network(seed)
+    groups = _groups(student(model, weight_decay))
+    kinds = {"weights": [], "biases": [], "norms": []}
+    times = []
+    for m in model.modules():
+        for name, p in m.named_parameters(recurse=False):
+            found = [decay for params, decay in groups if any(p is q for q in params)]
+            kind = "weights" if name == "weight" else "biases"
+            kind = "norms" if m in batch_norms(model) else kind
+            kinds[kind].append(found[0] if found else np.nan)
+            times.append(len(found))
+    decays = [np.nan_to_num(np.array(values, float)) for values in kinds.values()]
+    return *decays, np.array(times)
+
+
+def _groups(returned):
+    """Pairs of parameters and decay, as torch.optim would read them."""
+    if not isinstance(returned, (list, tuple)):
+        raise Unusable(f"returned {type(returned).__name__}, want a list of groups")
+    for group in returned:
+        if not isinstance(group, dict) or "params" not in group:
+            raise Unusable('a group is a dict with the key "params"')
+        if unknown := set(group) - {"params", "weight_decay", "lr", "name"}:
+            raise Unusable(f"no optimizer reads the key {min(unknown)!r}")
+    return [(_listed(g["params"]), g.get("weight_decay", 0.0)) for g in returned]
+
+
+def _listed(params):
+    return [params] if isinstance(params, torch.Tensor) else list(params)
+
+
 def drive_recalibrate(student, x, training, seed):
     """Statistics after the student's passes over x (K, N, D), and what was left."""
     model = dense_network(seed).train(bool(training))

@@ -7,6 +7,17 @@ import torch
 from torch import nn
 
 
+def decay_groups(model, weight_decay):
+    kinds = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+    weights = [m.weight for m in model.modules() if isinstance(m, kinds)]
+    known = {id(w) for w in weights}
+    others = [p for p in model.parameters() if id(p) not in known]
+    return [
+        {"params": others, "weight_decay": 0.0},
+        {"params": weights, "weight_decay": weight_decay},
+    ]
+
+
 def freeze_batchnorm(model):
     for module in model.modules():
         if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
