@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from .drivers import MISSING
+from .drivers import MISSING, by_hand
 from .score import FAILS, HOLDS, NOT_ATTEMPTED, NOT_JUDGED, Row, Score
 
 SEED_VARIABLE = "BN_HELPERS_CHECK_SEED"  # the grader sets it, so inputs are new
@@ -373,7 +373,8 @@ class Exercise:
         self.drive = drive or (lambda student, *args: student(*args))
         self.forms, self.broken, self.tolerance = tuple(forms), None, tolerance
         weights = weights or [1.0] * len(outputs)
-        returns = f" and returns {', '.join(outputs)}" if drive is None else ""
+        called = drive in (None, by_hand)
+        returns = f" and returns {', '.join(outputs)}" if called else ""
         values = [
             Property(f"values of {out}", _values_test(k), weight, k)
             for k, (out, weight) in enumerate(zip(outputs, weights, strict=True))

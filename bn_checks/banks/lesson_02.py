@@ -6,6 +6,7 @@ from bn_helpers import gradcheck, norms
 
 from ..common import batch, moments, same_dtype
 from ..drivers.lesson_02 import (
+    by_hand,
     drive_claims,
     drive_layer,
     drive_line_ups,
@@ -93,6 +94,7 @@ PARAM_GRADIENTS = Exercise(
     param_cases,
     extra=(same_dtype(("dgamma", "dbeta")),),
     forms=(forms.param_gradients,),
+    drive=by_hand,
 )
 
 
@@ -119,6 +121,7 @@ BATCHNORM_BACKWARD_STAGED = Exercise(
     extra=(same_dtype(STAGED_OUTPUTS),),
     weights=(1, 1, 1, 2),
     forms=(forms.batchnorm_backward_staged, forms.staged_by_powers),
+    drive=by_hand,
 )
 
 
@@ -169,6 +172,7 @@ BATCHNORM_BACKWARD = Exercise(
     ),
     weights=(3, 1, 1),
     forms=(forms.batchnorm_backward, forms.backward_by_sums, forms.backward_over_axes),
+    drive=by_hand,
 )
 
 
@@ -207,6 +211,7 @@ BATCHNORM_INFERENCE_BACKWARD = Exercise(
     ),
     weights=(2, 1, 1),
     forms=(forms.batchnorm_inference_backward,),
+    drive=by_hand,
 )
 
 
@@ -317,6 +322,7 @@ VARIANCE_PATH = Exercise(
     path_cases,
     extra=(same_dtype(("dvar",)),),
     forms=(variance_reference,),
+    drive=by_hand,
 )
 
 
@@ -346,6 +352,7 @@ MEAN_PATHS = Exercise(
     mean_cases,
     extra=(same_dtype(("direct", "through_var")),),
     forms=(mean_reference,),
+    drive=by_hand,
 )
 
 

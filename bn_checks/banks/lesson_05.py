@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..common import ALONE, same_dtype
+from ..common import ALONE, keeps_digits, same_dtype
+from ..drivers.lesson_05 import by_hand
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_05 as forms
 
@@ -63,7 +64,7 @@ LAYERNORM_FORWARD = Exercise(
     ("x", "gamma", "beta", "eps"),
     ("y",),
     sample_cases,
-    extra=(same_dtype(("y",)), ALONE),
+    extra=(same_dtype(("y",)), ALONE, keeps_digits()),
     weights=(2,),
     forms=(forms.layernorm_forward,),
 )
@@ -105,6 +106,7 @@ LAYERNORM_BACKWARD = Exercise(
     extra=(same_dtype(("dx", "dgamma", "dbeta")),),
     weights=(2, 1, 1),
     forms=(forms.layernorm_backward, forms.layernorm_backward_by_count),
+    drive=by_hand,
 )
 
 
@@ -169,6 +171,7 @@ GROUPNORM_FORWARD = Exercise(
     extra=(
         same_dtype(("y",)),
         ALONE,
+        keeps_digits(),
         Property("refuses a num_groups that does not fit", _refuses_bad_groups, 0.5),
     ),
     weights=(2.5,),
@@ -259,6 +262,7 @@ GROUPNORM_BACKWARD = Exercise(
     extra=(same_dtype(("dx", "dgamma", "dbeta")),),
     weights=(2, 0.5, 0.5),
     forms=(forms.groupnorm_backward,),
+    drive=by_hand,
 )
 
 
@@ -356,6 +360,7 @@ INSTANCENORM_FORWARD = Exercise(
     extra=(
         same_dtype(("y",)),
         ALONE,
+        keeps_digits(),
         Property(ONE_PIXEL, _refuses_one_pixel, 0.5),
     ),
     weights=(2.5,),
@@ -434,6 +439,7 @@ RMSNORM_BACKWARD = Exercise(
     extra=(same_dtype(("dx", "dgamma")),),
     weights=(2, 1),
     forms=(forms.rmsnorm_backward,),
+    drive=by_hand,
 )
 
 
@@ -464,7 +470,7 @@ SPATIAL_BATCHNORM_FORWARD = Exercise(
     ("x", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     image_cases,
-    extra=(same_dtype(("y", "mu", "var"), ("y",)),),
+    extra=(same_dtype(("y", "mu", "var"), ("y",)), keeps_digits()),
     weights=(2, 1, 1),
     forms=(forms.spatial_batchnorm_forward, forms.spatial_by_rows),
 )

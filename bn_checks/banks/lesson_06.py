@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ..common import batch
-from ..drivers.lesson_06 import drive_fully_connected_net
+from ..common import batch, keeps_digits
+from ..drivers.lesson_06 import by_hand, drive_fully_connected_net
 from ..engine import Exercise, Property
 from ..forms import lesson_06 as forms
 
@@ -48,6 +48,7 @@ AFFINE_NORM_RELU_FORWARD = Exercise(
     ("x", "W", "b", "gamma", "beta", "axis", "eps"),
     ("y", "x_hat", "inv_std"),
     forward_cases,
+    extra=(keeps_digits(2),),
     weights=(2, 1, 1),
     forms=(forms.affine_norm_relu_forward,),
 )
@@ -156,6 +157,7 @@ AFFINE_NORM_RELU_BACKWARD = Exercise(
     extra=(Property("any widths", _any_widths, 0.5),),
     weights=(2, 1, 1, 1, 1),
     forms=(forms.affine_norm_relu_backward,),
+    drive=by_hand,
 )
 
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from bn_helpers.gradcheck import direction_and_size
 
-from ..drivers.lesson_07 import drive_torch_batchnorm, drive_ward
+from ..common import keeps_digits
+from ..drivers.lesson_07 import by_hand, drive_torch_batchnorm, drive_ward
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_07 as forms
 
@@ -171,6 +172,7 @@ AFFINE_BACKWARD = Exercise(
     extra=(Property("also where the widths differ", _unequal_widths),),
     weights=(2, 1, 1),
     forms=(forms.affine_backward,),
+    drive=by_hand,
 )
 
 
@@ -199,6 +201,7 @@ PARAMETER_GRADIENTS = Exercise(
     ("dW", "db", "dgamma", "dbeta"),
     shares_cases,
     forms=(forms.parameter_gradients,),
+    drive=by_hand,
 )
 
 
@@ -236,6 +239,7 @@ LAYER_BACKWARD = Exercise(
     layer_cases,
     weights=(1, 2, 1),
     forms=(forms.layer_backward,),
+    drive=by_hand,
 )
 
 
@@ -263,6 +267,7 @@ RELU_BACKWARD = Exercise(
     ("dy",),
     relu_cases,
     forms=(forms.relu_backward,),
+    drive=by_hand,
 )
 
 
@@ -302,6 +307,7 @@ NORM_BACKWARD = Exercise(
     norm_cases,
     weights=(2, 1, 1),
     forms=(forms.norm_backward,),
+    drive=by_hand,
 )
 
 
@@ -355,7 +361,7 @@ NORM_FORWARD = Exercise(
     ("z", "gamma", "beta", "running_mean", "running_var", "training"),
     ("y", "running_mean", "running_var"),
     forward_cases,
-    extra=(Property("one sample alone, in evaluation", _one_sample),),
+    extra=(Property("one sample alone, in evaluation", _one_sample), keeps_digits()),
     weights=(2, 1, 1),
     forms=(forms.norm_forward,),
 )
@@ -426,6 +432,7 @@ OUTPUT_LAYER = Exercise(
     output_cases,
     extra=(Property("the same with every logit raised by 1000", _large_logits),),
     forms=(forms.output_layer,),
+    drive=by_hand,
 )
 
 
@@ -457,7 +464,7 @@ def relu_on_logits(a, W, b, labels):
 # --- normalize -----------------------------------------------------------------------
 
 
-FAR = "float32, far from 0"
+FAR = "keeps its digits far from 0"
 
 
 def normalize_cases(rng):
@@ -470,17 +477,19 @@ def normalize_cases(rng):
 
 
 def _keeps_its_digits(trial):
-    z = (10_000 + trial.rng.normal(size=(4, 64))).astype(np.float32)
-    (got,), _ = trial.run((z,))
-    off = np.abs(got - forms.normalize(z.astype(np.float64)))
-    if np.all(off < 0.01):
-        return ()
-    worst = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
-    return (
-        "z is float32 with mean 10,000 and standard deviation 1",
-        f"x_hat[{worst[0]}, {worst[1]}]: got {got[worst]:.3g}, "
-        f"want {forms.normalize(z.astype(np.float64))[worst]:.3g}",
-    )
+    for dtype, mean in (np.float32, 10_000), (np.float64, 100_000_000):
+        z = (mean + trial.rng.normal(size=(4, 64))).astype(dtype)
+        (got,), _ = trial.run((z,))
+        want = forms.normalize(z.astype(np.float64))
+        off = np.abs(got - want)
+        if not np.all(off < 0.01):
+            worst = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
+            return (
+                f"z is {dtype.__name__} with mean {mean:,} and standard deviation 1",
+                f"x_hat[{worst[0]}, {worst[1]}]: got {got[worst]:.3g}, "
+                f"want {want[worst]:.3g}",
+            )
+    return ()
 
 
 NORMALIZE = Exercise(

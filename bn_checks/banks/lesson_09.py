@@ -10,7 +10,7 @@ from torch import nn
 from bn_helpers import practice
 
 from ..drivers.lesson_09 import drive_freeze, drive_recalibrate, drive_sync
-from ..engine import Exercise, Property, difference
+from ..engine import Exercise, Failed, Property, difference
 from ..forms import lesson_09 as forms
 
 S4 = "section 4, Freeze what must not move"
@@ -59,8 +59,10 @@ FREEZE = Exercise(
         "other_parameters",
         "losses",
         "evaluation",
+        "norms_whose_train_returns_another_object",
     ),
     freeze_cases,
+    weights=(1, 1, 1, 1, 1, 0),
     drive=drive_freeze,
     forms=(forms.freeze_batchnorm,),
 )
@@ -150,6 +152,20 @@ def freezes_a_copy(model):
         _stays_in_evaluation(m)
         _fixed(m.parameters())
     return model
+
+
+@FREEZE.mistake(
+    "the loop's last layer",
+    S4,
+    "Python FAQ, lambdas defined in a loop",
+)
+def returns_the_last_layer(model):
+    """a function that was made in a loop returns the loop's variable, and so the last
+    layer"""
+    for m in _norms(model):
+        m.eval()
+        m.train = lambda mode=True: m  # noqa: B023
+        _fixed(m.parameters())
 
 
 @FREEZE.mistake("gradients set to 0", S4, "hooks on the gradients of batch norms")
@@ -341,13 +357,29 @@ def _keeps_digits(trial):
     return ("features near a million that spread by 0.1", *difference("var", got, want))
 
 
+def _sends_no_samples(trial):
+    """A message about D features, of workers with many samples."""
+    D, sizes = 3, (40, 25)
+    x = trial.rng.normal(size=(sum(sizes), D))
+    trial.usable()
+    try:
+        args = x, sizes, np.ones(D), np.zeros(D), 1e-5, 8 * D
+        trial.exercise.run(trial.student, args)
+    except Failed as failure:
+        return (f"{failure}, for {D} features and {max(sizes)} samples",)
+    return ()
+
+
 SYNC = Exercise(
     "sync_batchnorm_forward",
     forms.sync_batchnorm_forward,
     ("x", "sizes", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     sync_cases,
-    extra=(Property("keeps its digits far from 0", _keeps_digits, 0.5),),
+    extra=(
+        Property("keeps its digits far from 0", _keeps_digits, 0.5),
+        Property("sends statistics, not samples", _sends_no_samples, 0),
+    ),
     weights=(2, 1, 1.5),
     drive=drive_sync,
     forms=(forms.sync_batchnorm_forward,),

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..common import keeps_digits
 from ..engine import Exercise, Property, difference, rejects
 from ..forms import lesson_10 as forms
 
@@ -45,7 +46,10 @@ MASKED = Exercise(
     ("x", "mask", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     masked_cases,
-    extra=(Property("does not look at padding", _padding_does_not_matter, 0.5),),
+    extra=(
+        Property("does not look at padding", _padding_does_not_matter, 0.5),
+        keeps_digits(),
+    ),
     forms=(forms.masked_batchnorm,),
 )
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import MISSING, plain, tried
+from . import MISSING, by_hand, plain, tried
 
 
 def drive_numerical_gradient(student, function, x, weights, *h):
@@ -25,20 +25,20 @@ def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum
     layer = student(len(gamma), eps, momentum)
     layer.gamma, layer.beta = gamma.copy(), beta.copy()
     y = tried("forward", layer.forward, batches[0])
-    dx = tried("backward", layer.backward, dys[0])
+    dx = tried("backward", by_hand, layer.backward, dys[0])
     gradients = _read(layer, "dgamma", "dbeta")
     steps = []
     for x, dy in zip(batches[1:], dys[1:], strict=True):
         steps.append(_stepped(layer))
         tried("forward", layer.forward, x)
-        tried("backward", layer.backward, dy)
+        tried("backward", by_hand, layer.backward, dy)
     broken = [step for step in steps if step]
     stepped = [broken[0]] * 2 if broken else _read(layer, "gamma", "beta")
     layer.gamma, layer.beta = gamma.copy(), beta.copy()
     layer.training = False
     evaluated = [
         tried("forward", layer.forward, probe),
-        tried("backward", layer.backward, dprobe),
+        tried("backward", by_hand, layer.backward, dprobe),
         *_read(layer, "dgamma", "dbeta"),
     ]
     running = _read(layer, "running_mean", "running_var")

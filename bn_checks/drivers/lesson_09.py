@@ -118,12 +118,14 @@ def drive_freeze(student, x, y, lr, seed):
     rest = [p for p in model.parameters() if p.shape not in shapes]
     with torch.no_grad():
         evaluated = model.eval()(x[0]).numpy()
+    strangers = sum(m.train() is not m for m in norms)
     return (
         _joined(t for m in norms for t in (m.running_mean, m.running_var)),
         _joined(t for m in norms for t in (m.weight, m.bias)),
         _joined(rest),
         np.array(losses),
         evaluated,
+        strangers,
     )
 
 
@@ -141,11 +143,12 @@ class _Waits(BaseException):
     """A worker has handed something in, and waits for what the others hand in."""
 
 
-def drive_sync(student, x, sizes, gamma, beta, eps):
+def drive_sync(student, x, sizes, gamma, beta, eps, most=np.inf):
     """Run the workers of a group in turns, until all have returned.
 
-    A worker starts from the beginning in every round: what has been exchanged before is
-    given to it at once, and at the next message it is stopped.
+    A message may hold `most` numbers. A worker starts from the beginning in every
+    round: what has been exchanged before is given to it at once, and at the next
+    message it is stopped.
     """
     parts = np.split(x, np.cumsum(sizes)[:-1])
     rounds = []
@@ -158,6 +161,8 @@ def drive_sync(student, x, sizes, gamma, beta, eps):
             raise Unusable("some workers call all_gather more often than others")
         if len({message.shape for message in waiting}) > 1:
             raise Unusable("all_gather needs arrays of the same shape from everyone")
+        if waiting[0].size > most:
+            raise Unusable(f"a message holds {waiting[0].size} numbers")
         rounds.append(waiting)
     raise Unusable(f"all_gather was called more than {MOST_ROUNDS} times")
 
