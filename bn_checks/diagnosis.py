@@ -106,7 +106,10 @@ class Answer:
         if len(words) != 1 or not self.there:
             return None
         [says] = words
-        return Diagnosis(says, f"{says[0].upper()}{says[1:]}.")
+        first = says.split()[0]
+        named = first in self.names or "_" in first
+        told = f"Your {says}" if named else says[0].upper() + says[1:]
+        return Diagnosis(says, f"{told}.")
 
     def _shapes(self):
         """Whether all that is wrong is where the right numbers stand."""
@@ -122,7 +125,8 @@ class Answer:
         if all(w.dtype.kind == "i" and not w.any() for w in want):  # a count of faults
             counts = dict.fromkeys(str(g) for g in got)
             return f"is a count that ought to be 0, and is {' or '.join(counts)}"
-        return relation(got, want, others, self.cases, self.exercise.inputs)
+        facts = self.cases, self.exercise.inputs, self.exercise.driven
+        return relation(got, want, others, *facts)
 
     def column(self, results, k):
         return [outputs[k] for outputs in results]

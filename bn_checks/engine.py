@@ -373,8 +373,8 @@ class Exercise:
         self.drive = drive or (lambda student, *args: student(*args))
         self.forms, self.broken, self.tolerance = tuple(forms), None, tolerance
         weights = weights or [1.0] * len(outputs)
-        called = drive in (None, by_hand)
-        returns = f" and returns {', '.join(outputs)}" if called else ""
+        self.driven = drive not in (None, by_hand)
+        returns = "" if self.driven else f" and returns {', '.join(outputs)}"
         values = [
             Property(f"values of {out}", _values_test(k), weight, k)
             for k, (out, weight) in enumerate(zip(outputs, weights, strict=True))

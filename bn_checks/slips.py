@@ -60,7 +60,7 @@ OPERATIONS = {
     ast.MatMult: (
         ("drop", "the product with {b} is left out", 1.5, "a"),
         ("drop", "the product with {a} is left out", 1.5, "b"),
-        ("turn", "{a} and {b} are exchanged in a matrix product", 2, "b @ a"),
+        ("exchange", "{a} and {b} are exchanged in a matrix product", 2, "b @ a"),
         ("T", "the product of {a} and {b} goes back to front", 2, "(a @ b).T"),
         ("*", "{a} and {b} are multiplied entry by entry", 2, "a * b"),
     ),
@@ -69,6 +69,11 @@ OPERATIONS = {
         ("drop", "only the lower end counts", 0.8, "a"),
         ("drop", "only the upper end counts", 0.8, "b"),
     ),
+}
+# the same below a line, where a factor divides
+TURNED = {
+    "/": "a term is multiplied by {b}, not divided",
+    "*": "a term is divided by {b}, not multiplied",
 }
 # np.sqrt(node), and np.sqrt(a + b) where b is eps
 ROOTS = (
@@ -149,7 +154,7 @@ SPECIAL = {
             "a * len(x) / max(len(x) - 1, 1)",
         ),
     ),
-    ("n",): (("same", "every group counts the same", 0.6, "0 * a + 1"),),
+    ("n",): (("same", "every part counts the same", 0.6, "0 * a + 1"),),
     ("share_a", "share_b"): (("half", "both groups count the same", 0.8, "0.5"),),
 }
 COMPARED = {
@@ -234,7 +239,7 @@ def slips(node, form):
 
     match node:
         case ast.BinOp():
-            yield from _operations(node, say)
+            yield from _operations(node, say, _below(node, form))
         case ast.UnaryOp(op=ast.USub()):
             yield "sign", "a minus sign is left out", 2, put("a", a="operand")
         case ast.Constant(value=bool() as value):
@@ -273,9 +278,20 @@ def _statements(node, form, say):
                 yield "loop", clause, 2, _rounds(text)
 
 
-def _operations(node, say):
+def _below(node, form):
+    """Whether a node is what a quotient divides by."""
+    parent = form.parents.get(id(node))
+    return (
+        isinstance(parent, ast.BinOp)
+        and isinstance(parent.op, ast.Div)
+        and parent.right is node
+    )
+
+
+def _operations(node, say, below):
     words = {"a": say(node.left), "b": say(node.right)}
     for kind, clause, cost, text in OPERATIONS.get(type(node.op), ()):
+        clause = TURNED.get(kind, clause) if below else clause
         known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
         clause = clause.format(**words) if known else ""
         yield kind, clause, cost, put(text, a="left", b="right")

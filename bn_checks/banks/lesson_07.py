@@ -597,6 +597,15 @@ class NotSaved(forms.BatchNorm):
         setattr(self, name, value)
 
 
+@TORCH_BATCHNORM.mistake("buffers that are not persistent", S12, "torch/nn #1165")
+class NotPersistent(forms.BatchNorm):
+    """state_dict leaves the running statistics out: a buffer that is not persistent
+    is not saved"""
+
+    def register_buffer(self, name, value):
+        super().register_buffer(name, value, persistent=False)
+
+
 @TORCH_BATCHNORM.mistake(
     "detached statistics",
     S12,

@@ -93,7 +93,8 @@ def freezes_parameters_only(model):
 
 @FREEZE.mistake("momentum 0", S4, "pytorch #15298")
 def freezes_by_momentum(model):
-    """momentum is 0, and the layer normalizes with the batch in training mode"""
+    """the running statistics stand still, and the layer normalizes with the batch in
+    training mode all the same"""
     for m in _norms(model):
         m.momentum = 0.0
         _fixed(m.parameters())

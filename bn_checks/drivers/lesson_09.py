@@ -104,7 +104,8 @@ def drive_freeze(student, x, y, lr, seed):
     model = image_network(seed).train()
     norms = batch_norms(model)
     shapes = {m.weight.shape for m in norms}
-    result = student(model)
+    with _new_modules(seed):  # layers may be replaced
+        result = student(model)
     model = result if isinstance(result, nn.Module) else model
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     losses = []
