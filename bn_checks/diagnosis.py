@@ -225,7 +225,15 @@ class Answer:
                 return "when", mistake.clause
         if edit := self._edit([k]):
             return "when", edit.told([self.names[k]])
+        found = found or self._shape(k)
         return ("", found) if found else ""
+
+    def _shape(self, k):
+        """What is to be said of an output whose shape is wrong; "" if it is not."""
+        for got, want in zip(self.got, self.want, strict=True):
+            if got[k].shape != want[k].shape:
+                return f"comes in shape {got[k].shape}, want {want[k].shape}"
+        return ""
 
     def _localized(self):
         for k in self.wrong:

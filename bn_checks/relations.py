@@ -66,8 +66,20 @@ def relation(got, want, others, cases, inputs, stacked=False):
     for name, values in others:
         if all(near(g, v) for g, v in zip(got, values, strict=True)):
             return f"is what {name} ought to be"
+        if _joined(pairs, values, np.add):
+            return f"has {name} added to it"
+        if _joined(pairs, values, np.multiply):
+            return f"is multiplied by {name}"
     counted = _counted(pairs, cases, inputs, stacked)
     return counted or ("" if stacked else _from_inputs(got, cases, inputs))
+
+
+def _joined(pairs, values, how):
+    """Whether what came is the right one with another output in it."""
+    alike = all(g.shape == v.shape for (g, _), v in zip(pairs, values, strict=True))
+    return alike and all(
+        near(g, how(w, v)) for (g, w), v in zip(pairs, values, strict=True)
+    )
 
 
 def _holds(rule, g, w):
@@ -120,6 +132,7 @@ RULES = (
     ("is what it ought to be without its signs", _same(np.abs)),
     ("is 1 too large everywhere", _same(lambda w: w + 1)),
     ("is 1 too small everywhere", _same(lambda w: w - 1)),
+    ("is the angle that belongs to what it ought to be", _same(np.arccos)),
     ("is the logarithm of what it ought to be", _same(np.log)),
     ("is the logarithm to base 10 of what it ought to be", _same(np.log10)),
     (

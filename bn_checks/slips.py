@@ -31,15 +31,20 @@ OPERATIONS = {
         ("drop", "{b} is left out", 1.2, "a"),
         ("drop", "{a} is left out", 1.2, "b"),
         ("*", "{b} is multiplied by, not added", 3.5, "a * b"),
+        ("twice", "{b} is added twice", 2.4, "a + b + b"),
+        ("twice", "{a} is added twice", 2.4, "a + a + b"),
     ),
     ast.Sub: (
         ("+", "{b} is added, not subtracted", 1.5, "a + b"),
         ("drop", "{b} is not subtracted", 1.1, "a"),
         ("turn", "a difference is taken the other way round", 1.6, "b - a"),
         ("drop", "{a} is left out", 2, "-b"),
+        ("only", "{b} alone is left", 2.2, "b"),
+        ("twice", "{b} is subtracted twice", 2.4, "a - b - b"),
     ),
     ast.Mult: (
         ("/", "a term is divided by {b}, not multiplied", 2, "a / b"),
+        ("/", "a term is divided by {a}, not multiplied", 2.1, "b / a"),
         ("drop", "{b} is left out as a factor", 1.2, "a"),
         ("drop", "{a} is left out as a factor", 1.2, "b"),
         ("twice", "{b} comes twice as a factor", 2, "a * b * b"),
@@ -52,6 +57,7 @@ OPERATIONS = {
         ("turn", "a quotient is upside down", 1.6, "b / a"),
         ("twice", "{b} divides twice", 2, "a / b / b"),
         ("drop", "{a} is left out", 2, "1 / b"),
+        ("-", "{b} is subtracted, and nothing is divided by it", 3, "a - b"),
     ),
     ast.Pow: (
         ("drop", "the power of {a} is left out", 1.5, "a"),
@@ -134,7 +140,7 @@ SPECIAL = {
         ("count", "{} is one too small", 0.9, "(a - 1)"),
         ("count", "{} is one too large", 1.4, "(a + 1)"),
     ),
-    ("var", "running_var", "v", "ms"): (
+    ("var", "running_var", "v", "new_v", "ms"): (
         ("root", "the root of {0} stands where {0} belongs", 0.9, "np.sqrt(a)"),
     ),
     ("running_mean",): (
@@ -154,14 +160,25 @@ SPECIAL = {
             "a * len(x) / max(len(x) - 1, 1)",
         ),
     ),
+    ("mask",): (("inverse", "{} is read the other way round", 1.2, "~a"),),
+    ("gradient",): (
+        ("sign", "only the signs of the gradient count", 1.8, "a.sign()"),
+        (
+            "mean",
+            "the gradient is divided by the number of samples",
+            1.6,
+            "a / len(x)",
+        ),
+    ),
+    ("g",): (("unit", "{} is scaled to length 1", 1.6, "(a / np.linalg.norm(a))"),),
     ("n",): (("same", "every part counts the same", 0.6, "0 * a + 1"),),
     ("share_a", "share_b"): (("half", "both groups count the same", 0.8, "0.5"),),
 }
 COMPARED = {
-    ast.Lt: (ast.Gt, ast.LtE),
-    ast.Gt: (ast.Lt, ast.GtE),
-    ast.LtE: (ast.GtE, ast.Lt),
-    ast.GtE: (ast.LtE, ast.Gt),
+    ast.Lt: (ast.Gt, ast.LtE, ast.GtE),
+    ast.Gt: (ast.Lt, ast.GtE, ast.LtE),
+    ast.LtE: (ast.GtE, ast.Lt, ast.Gt),
+    ast.GtE: (ast.LtE, ast.Gt, ast.Lt),
     ast.Eq: (ast.NotEq,),
     ast.NotEq: (ast.Eq,),
 }
@@ -172,6 +189,12 @@ ROUNDS = (
     ("only the last round of a loop counts", "list(a)[-1:]"),
 )
 SIGNS = {ast.Add: "+", ast.Sub: "-"}
+LENGTHS = "two lengths are subtracted, and not two arrays"
+SIZES = (
+    ("absolute values are added up where a length belongs", "a.abs().sum()"),
+    ("the largest absolute value stands where a length belongs", "a.abs().max()"),
+    ("the square of a length stands where the length belongs", "(a ** 2).sum()"),
+)
 
 
 # --- changes -------------------------------------------------------------------------
@@ -269,6 +292,14 @@ def _statements(node, form, say):
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))):
             if name not in ("append", "extend", "__init__"):
                 yield f"call {name}", f"{name}() is never called", 1.5, left_out
+            if other := {"train": "eval", "eval": "train"}.get(name):
+                clause = f"{other}() is called where {name}() belongs"
+                yield (
+                    f"mode {name}",
+                    clause,
+                    1.6,
+                    _called(other),
+                )
         case ast.Return(value=ast.Tuple(elts=items)):
             for i, j in combinations(range(len(items)), 2):
                 clause = "two results are returned in each other's place"
@@ -286,6 +317,14 @@ def _below(node, form):
         and isinstance(parent.op, ast.Div)
         and parent.right is node
     )
+
+
+def _called(name):
+    def change(node):
+        node.value.func.attr = name
+        return node
+
+    return change
 
 
 def _operations(node, say, below):
@@ -430,20 +469,58 @@ def _calls(node, say):
         case ast.Attribute(value=ast.Name(id="np"), attr="ndindex"):
             clause = "the loop runs over the first axis alone"
             yield "loop", clause, 0.9, put("range(a[0])", a="args.0")
+        case ast.Name(id=outer):
+            yield from _own_calls(node, outer)
+        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "minimum") if say(
+            node.args[0]
+        ) and say(node.args[1]):
+            for k in (0, 1):
+                clause = f"only {say(node.args[k])} counts"
+                yield "only", clause, 1, put("a", a=f"args.{k}")
         case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "clip"):
             yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
+        case ast.Attribute(value=ast.Name(id="np"), attr="argmax"):
+            yield (
+                "arg",
+                "the smallest is chosen, not the largest",
+                1,
+                _renamed("argmin"),
+            )
+        case ast.Attribute(value=ast.Name(id="np"), attr="where") if node.args[1:]:
+            clause = "nothing is chosen: one side of a choice always counts"
+            yield "choice", clause, 1.2, put("a", a="args.1")
+            clause = "the two sides of a choice change places"
+            sides = {"c": "args.0", "a": "args.1", "b": "args.2"}
+            yield "choice", clause, 1.4, put("np.where(c, b, a)", **sides)
         case ast.Attribute(value=ast.Name(id="np"), attr=name) if (
             len(node.args) == 1 and name in FUNCTIONS and name not in REDUCTIONS
         ):
             yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
         case ast.Attribute(value=ast.Attribute(attr="linalg"), attr="norm"):
             yield from _lengths(node, say)
+        case ast.Attribute(attr="norm") if not node.args:
+            for clause, text in SIZES:
+                yield "size", clause, 1.9, put(text, a="func.value")
+            if isinstance(node.func.value, ast.BinOp):
+                parts = {"a": "func.value.left", "b": "func.value.right"}
+                yield "lengths", LENGTHS, 1.5, put("a.norm() - b.norm()", **parts)
         case ast.Attribute(attr=name) if name in REDUCTIONS:
             yield from _reductions(node, name, say)
         case ast.Attribute(attr=name) if name in CASTS:
             yield name, f"{name}() is left out", 3, put("a", a="func.value")
         case ast.Attribute(attr="moveaxis"):
             yield "move", "the axes are not exchanged", 1.5, put("a", a="args.0")
+
+
+def _own_calls(node, outer):
+    """Calls of the form's own functions, one around another or not."""
+    match node.args:
+        case [ast.Call(func=ast.Name(id=inner), args=[_])] if inner != outer:
+            clause = f"{inner} and {outer} come in the other order"
+            text = f"{inner}({outer}(a))"
+            yield "order", clause, 1.5, put(text, a="args.0.args.0")
+            clause = f"{inner} is left out"
+            yield "own", clause, 1.6, put(f"{outer}(a)", a="args.0.args.0")
 
 
 def _roots(inside, library):
@@ -465,6 +542,15 @@ def _lengths(node, say):
     what = say(node.args[0]) or "a difference"
     clause = f"the length of {what} is taken without its root"
     yield "norm", clause, 1.2, put("node ** 2")
+    if not node.keywords:
+        for clause, text in SIZES[:2]:
+            text = text.replace("a.abs()", "abs(a)")
+            yield "size", clause, 1.9, put(text, a="args.0")
+    match node.args[0]:
+        case ast.BinOp(op=ast.Sub()):
+            text = "np.linalg.norm(a) - np.linalg.norm(b)"
+            parts = {"a": "args.0.left", "b": "args.0.right"}
+            yield "lengths", LENGTHS, 1.5, put(text, **parts)
     if node.keywords:
         yield "axis", "lengths run along the other axis", 1.2, _axis("1")
         yield "axis", "one length stands for the whole array", 1.2, _axis("None")
@@ -500,11 +586,31 @@ def _reductions(node, name, say):
         yield "bare", f"{what} is not {done}", 1.2, put("a", a=field)
     if name == "var":
         yield from _variances(node, field)
+    if name == "max":
+        yield "last", "the last one counts, not the largest", 1.5, put("a[-1]", a=field)
+    if not function:
+        yield from _products(node, name, field)
     axis = _axis_of(node, function)
     noun = "the variance" if name == "var" else f"the {name} of {what}"
     for text, words in AXES.items() if axis is not None else ():
         if ast.unparse(axis) != text:
             yield f"axis {text}", f"{noun} runs over {words}", 1.3, _axis(text)
+
+
+def _products(node, name, field):
+    """Of a product that is reduced: the product of what is reduced instead."""
+    inside = _field(node, field)
+    match inside:
+        case ast.BinOp(op=ast.Mult()):
+            rest = ", ".join(map(ast.unparse, [*node.args, *node.keywords]))
+            clause = f"a product of two {name}s stands for the {name} of a product"
+            sides = {"a": f"{field}.left", "b": f"{field}.right"}
+            text = f"a.{name}({rest}) * b.{name}({rest})"
+            yield "product", clause, 1.7, put(text, **sides)
+        case ast.BinOp(op=ast.Pow()) if name == "mean":
+            clause = "the mean of squares divides by the count minus 1"
+            text = "node * a.size / (a.size - node.size)"
+            yield "ddof", clause, 0.6, put(text, a=field)
 
 
 def _renamed(name):
@@ -543,7 +649,11 @@ def _axis_of(node, function):
 
 def _comparisons(node, say):
     what = say(node.left) or "a value"
-    kinds = "is turned around", "takes the limit in, or leaves it out"
+    kinds = (
+        "is turned around",
+        "takes the limit in, or leaves it out",
+        "is turned into its opposite",
+    )
     for word, new in zip(kinds, COMPARED.get(type(node.ops[0]), ()), strict=False):
         yield word, f"the comparison of {what} {word}", 1.8, assign(ops=[new()])
     if isinstance(node.ops[0], ast.Gt):
@@ -553,6 +663,9 @@ def _comparisons(node, say):
 
 def _branches(node):
     test = ast.unparse(node.test)
+    if "last" in test:
+        clause = "what the last layer has to lack comes after it, too"
+        yield "last", clause, 1, assign(test=_without(node.test))
     if "training" not in test:
         if not any(isinstance(n, ast.Raise) for n in ast.walk(node)):
             for value, word in ((True, "always"), (False, "never")):
@@ -570,6 +683,13 @@ def _branches(node):
         yield "running", clause, 0.9, _then_running
         clause = "the running statistics move in evaluation, too"
         yield "leak", clause, 0.8, _moves_always
+
+
+def _without(test):
+    """A test that no longer asks whether this is the last one."""
+    if isinstance(test, ast.BoolOp):
+        return test.values[0]
+    return ast.Constant(True)
 
 
 def _then_running(node):
@@ -615,6 +735,9 @@ def _assignments(node, form, say):
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript() as target]):
             clause = say(target) and f"{say(target)} is not set"
             yield "never", clause, 2, left_out
+        case ast.AugAssign(op=ast.Sub()):
+            clause = "what has to be subtracted is added"
+            yield "aug", clause, 1.2, assign(op=ast.Add())
         case ast.AugAssign(op=ast.Add(), target=target):
             clause = "what has to be added up is replaced"
             replaced = copy.deepcopy(target)

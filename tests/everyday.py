@@ -941,8 +941,7 @@ def update_ratio(fault, model, step):
         step()
     if fault == "gradients":
         return [
-            (p.grad.norm() / b.norm()).item()
-            for p, b in zip(pick, before, strict=True)
+            (p.grad.norm() / b.norm()).item() for p, b in zip(pick, before, strict=True)
         ]
     out = []
     for b, p in zip(before, pick, strict=True):
@@ -1156,8 +1155,6 @@ def output_layer(fault, a, W, b, labels):
         z = W @ a
     if fault == "overflow":
         e = np.exp(z)
-    elif fault == "largest of all":
-        e = np.exp(z - z.max())
     else:
         e = np.exp(z - z.max(0))
     p = e / e.sum(0)
@@ -1208,7 +1205,6 @@ variants(
     output_layer,
     "no bias",
     "overflow",
-    "largest of all",
     "softmax over samples",
     "sum loss",
     "no minus",
@@ -1350,7 +1346,7 @@ def evaluate(fault, model, x, y, batch_size=1000):
             return total / (batches * batch_size), right / (batches * batch_size)
         case "by batches":
             return total / batches, right / batches
-        case "whole at once" if True:
+        case "whole at once":
             with torch.no_grad():
                 logits = copy.deepcopy(model).eval()(x)
             return (

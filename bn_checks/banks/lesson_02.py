@@ -321,7 +321,7 @@ VARIANCE_PATH = Exercise(
     ("dvar",),
     path_cases,
     extra=(same_dtype(("dvar",)),),
-    forms=(variance_reference,),
+    forms=(variance_reference, forms.variance_path),
     drive=by_hand,
 )
 
@@ -351,7 +351,7 @@ MEAN_PATHS = Exercise(
     ("direct", "through_var"),
     mean_cases,
     extra=(same_dtype(("direct", "through_var")),),
-    forms=(mean_reference,),
+    forms=(mean_reference, forms.mean_paths),
     drive=by_hand,
 )
 
@@ -408,7 +408,7 @@ FIND_WRONG_BACKWARD = Exercise(
     tuple(f"index, {name}" for name in SUSPECTS),
     line_up_cases,
     drive=drive_line_ups,
-    forms=(find_wrong_backward,),
+    forms=(forms.find_wrong_backward,),
 )
 
 

@@ -107,7 +107,7 @@ MAKE_MLP = Exercise(
     mlp_cases,
     extra=(Property("any widths, also no hidden layer", _any_widths, 0.5),),
     drive=drive_make_mlp,
-    forms=(forms.make_mlp,),
+    forms=(forms.make_mlp, forms.mlp_in_one_loop),
 )
 
 
@@ -209,7 +209,7 @@ TRAIN_STEP = Exercise(
     step_cases,
     weights=(1, 2, 1),
     drive=drive_train_step,
-    forms=(forms.train_step,),
+    forms=(forms.train_step, forms.step_by_hand),
 )
 
 
@@ -337,10 +337,16 @@ EVALUATE = Exercise(
     "evaluate",
     forms.evaluate,
     ("x", "y", "batch_size", "training", "seed"),
-    ("loss", "accuracy", "running_statistics", "training_mode_after"),
+    (
+        "loss",
+        "accuracy",
+        "running_statistics",
+        "training_mode_after",
+        "samples_at_once_above_batch_size",
+    ),
     evaluate_cases,
     extra=(Property("the same whatever the batch size", _one_batch_is_enough, 0.5),),
-    weights=(1, 1, 1, 0.5),
+    weights=(1, 1, 1, 0.5, 0),
     drive=drive_evaluate,
     forms=(forms.evaluate,),
 )

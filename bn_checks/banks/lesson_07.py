@@ -67,6 +67,8 @@ def arrow_cases(rng):
 
     return [
         case((4, 6), 20, 1),
+        case((3, 4), -2, 1),
+        case((5,), 1e-10, 0.01),
         case((5,), 1e-5, 1e-6),
         case((6, 1), 0.01, 1e-13),
         case((6, 1), 1e-14, 0.01),
@@ -106,7 +108,7 @@ DIRECTION_AND_SIZE = Exercise(
     ("gradient", "truth"),
     ("cosine", "size"),
     arrow_cases,
-    forms=(forms.direction_and_size,),
+    forms=(forms.direction_and_size, forms.direction_by_product),
 )
 
 

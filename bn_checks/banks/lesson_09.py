@@ -146,9 +146,11 @@ def freezes_model_until_train(model):
     return model.eval()
 
 
-@FREEZE.mistake("a copy is frozen", S4, "answers to this exercise")
+@FREEZE.mistake(
+    "nothing frozen", S4, "catalyst-team/catalyst #81: requires_grad set on a module"
+)
 def freezes_a_copy(model):
-    """a copy is frozen, and the model itself is trained on"""
+    """nothing of the model that is trained on is frozen"""
     for m in _norms(copy.deepcopy(model)):
         _stays_in_evaluation(m)
         _fixed(m.parameters())
@@ -286,7 +288,7 @@ def recalibrates_nothing(model, batches):
         pass
 
 
-@RECALIBRATE.mistake("one big batch", S6, "answers to this exercise")
+@RECALIBRATE.mistake("one big batch", S6, "facebookresearch/pycls #93")
 def recalibrates_in_one_batch(model, batches):
     """the batches are joined, so that the variance holds what their means differ by"""
     with _collecting(model):
@@ -383,7 +385,7 @@ SYNC = Exercise(
     ),
     weights=(2, 1, 1.5),
     drive=drive_sync,
-    forms=(forms.sync_batchnorm_forward,),
+    forms=(forms.sync_batchnorm_forward, forms.sync_by_rows),
 )
 
 
