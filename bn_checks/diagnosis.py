@@ -126,6 +126,8 @@ class Answer:
             counts = dict.fromkeys(str(g) for g in got)
             return f"is a count that ought to be 0, and is {' or '.join(counts)}"
         facts = self.cases, self.exercise.inputs, self.exercise.driven
+        if self._counts(k) and any(np.any(g % 1) for g in got):
+            return "is no whole number"
         return relation(got, want, others, *facts)
 
     def column(self, results, k):
@@ -223,10 +225,14 @@ class Answer:
         for mistake in self.exercise.mistakes:
             if mistake.shows is None and self._gives(mistake.code, [k]):
                 return "when", mistake.clause
-        if edit := self._edit([k]):
+        if not self._counts(k) and (edit := self._edit([k])):
             return "when", edit.told([self.names[k]])
         found = found or self._shape(k)
         return ("", found) if found else ""
+
+    def _counts(self, k):
+        """Whether output k is made of whole numbers, which agree by accident."""
+        return all(w.dtype.kind in "iu" for w in self.column(self.want, k))
 
     def _shape(self, k):
         """What is to be said of an output whose shape is wrong; "" if it is not."""

@@ -60,9 +60,8 @@ def relation(got, want, others, cases, inputs, stacked=False):
     shapes = [(g.shape, w.shape) for g, w in pairs if g.shape != w.shape]
     if shapes and all(near(g.ravel(), w.ravel()) for g, w in pairs):
         return LOST.format(*shapes[0])
-    for phrase, rule in RULES:
-        if all(_holds(rule, g, w) for g, w in pairs):
-            return phrase
+    if found := _ruled(pairs):
+        return found
     for name, values in others:
         if all(near(g, v) for g, v in zip(got, values, strict=True)):
             return f"is what {name} ought to be"
@@ -72,6 +71,16 @@ def relation(got, want, others, cases, inputs, stacked=False):
             return f"is multiplied by {name}"
     counted = _counted(pairs, cases, inputs, stacked)
     return counted or ("" if stacked else _from_inputs(got, cases, inputs))
+
+
+def _ruled(pairs):
+    """The first of RULES that holds, if need be only on the cases that are wrong."""
+    wrong = [(g, w) for g, w in pairs if not near(g, w)]
+    places = "" if len(wrong) == len(pairs) else ", where it is wrong"
+    for phrase, rule in RULES if len(wrong) > 1 else ():
+        if all(_holds(rule, g, w) for g, w in wrong):
+            return phrase + places
+    return ""
 
 
 def _joined(pairs, values, how):
@@ -208,15 +217,20 @@ def _from_inputs(got, cases, inputs):
     """A statistic of an argument along some axis."""
     for (word, how), k, axis in product(HOW.items(), range(len(inputs)), (0, 1, None)):
         try:
-            made = [how(args[k], axis) for args in cases]
+            made = [how(args[k], axis, keepdims=True) for args in cases]
         except Exception:  # no array, or no such axis
             continue
-        if all(
-            near(np.squeeze(g), np.squeeze(m)) for g, m in zip(got, made, strict=True)
-        ):
+        if all(_spread_out(g, m) for g, m in zip(got, made, strict=True)):
             where = "over everything" if axis is None else f"along axis {axis}"
             return f"is the {word} of {inputs[k]} {where}"
     return ""
+
+
+def _spread_out(got, made):
+    """Whether got is made, whether its averaged axes are gone, kept or filled up."""
+    if near(np.squeeze(got), np.squeeze(made)):
+        return True
+    return got.ndim == made.ndim and near(got, made + 0 * got)
 
 
 def localized(got, want):

@@ -423,6 +423,11 @@ def _is_sum(node):
 
 def _numbers(node, value, form):
     parent = form.parents.get(id(node))
+    if isinstance(parent, ast.Tuple) and isinstance(
+        form.parents.get(id(parent)), ast.Return
+    ):
+        clause = "a result that a rule sets is another number"
+        yield "rule", clause, 2, put("1.0" if value == 0 else "0.0")
     if isinstance(parent, (ast.Slice, ast.Subscript, ast.keyword, ast.Tuple)):
         return
     if form.target(node) in AVERAGED or _is_reduction(parent):
@@ -451,6 +456,7 @@ def _other_numbers(value):
         others |= {1 - value: "taken from 1", 1.0: "left out (as if it were 1)"}
         if value < 1e-3:
             others |= {0.0: "left out (as if it were 0)", value / 1000: "far too small"}
+            others[1000 * value] = "far too large"
     return others
 
 
@@ -539,18 +545,19 @@ def _is_eps(node):
 
 
 def _lengths(node, say):
-    what = say(node.args[0]) or "a difference"
+    inside = node.args[0]
+    less = isinstance(inside, ast.BinOp) and isinstance(inside.op, ast.Sub)
+    what = say(inside) or ("a difference" if less else "an array")
     clause = f"the length of {what} is taken without its root"
     yield "norm", clause, 1.2, put("node ** 2")
     if not node.keywords:
         for clause, text in SIZES[:2]:
             text = text.replace("a.abs()", "abs(a)")
             yield "size", clause, 1.9, put(text, a="args.0")
-    match node.args[0]:
-        case ast.BinOp(op=ast.Sub()):
-            text = "np.linalg.norm(a) - np.linalg.norm(b)"
-            parts = {"a": "args.0.left", "b": "args.0.right"}
-            yield "lengths", LENGTHS, 1.5, put(text, **parts)
+    if less:
+        text = "np.linalg.norm(a) - np.linalg.norm(b)"
+        parts = {"a": "args.0.left", "b": "args.0.right"}
+        yield "lengths", LENGTHS, 1.5, put(text, **parts)
     if node.keywords:
         yield "axis", "lengths run along the other axis", 1.2, _axis("1")
         yield "axis", "one length stands for the whole array", 1.2, _axis("None")
@@ -607,10 +614,12 @@ def _products(node, name, field):
             sides = {"a": f"{field}.left", "b": f"{field}.right"}
             text = f"a.{name}({rest}) * b.{name}({rest})"
             yield "product", clause, 1.7, put(text, **sides)
-        case ast.BinOp(op=ast.Pow()) if name == "mean":
-            clause = "the mean of squares divides by the count minus 1"
-            text = "node * a.size / (a.size - node.size)"
-            yield "ddof", clause, 0.6, put(text, a=field)
+    if name == "mean":
+        square = isinstance(inside, ast.BinOp) and isinstance(inside.op, ast.Pow)
+        clause = f"{'the mean of squares' if square else 'a mean'} divides by the "
+        text = "node * a.size / (a.size - node.size)"
+        cost = 0.6 if square else 1.8
+        yield "ddof", f"{clause}count minus 1", cost, put(text, a=field)
 
 
 def _renamed(name):
@@ -738,11 +747,22 @@ def _assignments(node, form, say):
         case ast.AugAssign(op=ast.Sub()):
             clause = "what has to be subtracted is added"
             yield "aug", clause, 1.2, assign(op=ast.Add())
+        case ast.AugAssign(op=ast.Add(), value=ast.List(elts=[ast.Call(func=made)])):
+            clause = say(made) and f"{say(made)} comes twice"
+            yield "twice", clause, 2, _again
+            clause = say(made) and f"{say(made)} is left out"
+            yield "aug", clause, 1.6, left_out
         case ast.AugAssign(op=ast.Add(), target=target):
             clause = "what has to be added up is replaced"
             replaced = copy.deepcopy(target)
             yield "aug", clause, 2, lambda n: ast.Assign([replaced], n.value)
             yield "aug", "a step is left out", 2.4, left_out
+
+
+def _again(node):
+    """A list to which each item is added twice."""
+    node.value.elts = [*node.value.elts, *copy.deepcopy(node.value.elts)]
+    return node
 
 
 def _attribute(name):

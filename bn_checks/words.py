@@ -46,6 +46,7 @@ TERMS = {
     "outer": "the gradient at the norm's output",
     "slope": "the term with x_hat",
     "gradient": "the gradient",
+    "true_size": "the length of truth",
     "new_m": "the new m",
     "new_v": "the new v",
     "target": "the one-hot target",

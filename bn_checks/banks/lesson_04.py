@@ -122,6 +122,14 @@ def softmax_at_the_end(dims, activation, norm=None):
 
 
 @MAKE_MLP.mistake(
+    "log-softmax at the end", S3, "Randl/MobileNetV2-pytorch #5; AICPS/hw2vec #23"
+)
+def log_softmax_at_the_end(dims, activation, norm=None):
+    """the network ends with a log-softmax, which cross-entropy takes once more"""
+    return nn.Sequential(*right_layers(dims, activation, norm), nn.LogSoftmax(1))
+
+
+@MAKE_MLP.mistake(
     "activation after the last layer", S3, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
 )
 def activation_at_the_end(dims, activation, norm=None):

@@ -108,7 +108,11 @@ DIRECTION_AND_SIZE = Exercise(
     ("gradient", "truth"),
     ("cosine", "size"),
     arrow_cases,
-    forms=(forms.direction_and_size, forms.direction_by_product),
+    forms=(
+        forms.direction_and_size,
+        forms.direction_by_product,
+        forms.direction_by_squares,
+    ),
 )
 
 

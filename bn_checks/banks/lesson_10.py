@@ -41,7 +41,7 @@ def _padding_does_not_matter(trial):
     filled = np.where(mask[..., None], x, np.nan)
     trial.usable()
     for name, (g, w) in _both(trial, (filled, mask, *rest), (x, mask, *rest)):
-        if name == "y":
+        if name == "y" and not trial.right(0):  # padding fails above already
             g, w = g[mask], w[mask]
         if lines := difference(name, g, w):
             return ("with nan where there is no token", *lines)

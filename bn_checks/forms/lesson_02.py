@@ -122,6 +122,6 @@ def mean_paths(dx_hat, x, center, var, dvar, eps=1e-5):
 def find_wrong_backward(x_hat, dx):
     columns = np.abs(dx.sum(1)).max(1)
     lined_up = np.abs((dx * x_hat).sum(1)).max(1)
-    largest = np.abs(dx).max((1, 2))
+    largest = np.sqrt((dx**2).max((1, 2)))
     ratio = np.maximum(columns, lined_up) / largest
     return int(np.argmax(ratio))

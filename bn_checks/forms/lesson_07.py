@@ -24,6 +24,17 @@ def direction_and_size(gradient, truth):
     return cosine, size / true_size
 
 
+def direction_by_squares(gradient, truth):
+    square, true_square = (gradient**2).sum(), (truth**2).sum()
+    if square < 1e-16:
+        return (1.0, 1.0) if true_square < 1e-16 else (0.0, 0.0)
+    if true_square < 1e-16:
+        return 0.0, np.inf
+    true_size = np.linalg.norm(truth)
+    size = np.linalg.norm(gradient) / true_size
+    return (gradient * truth).sum() / np.sqrt(square * true_square), size
+
+
 def direction_by_product(gradient, truth):
     size, true_size = np.linalg.norm(gradient), np.linalg.norm(truth)
     if min(size, true_size) < 1e-8:

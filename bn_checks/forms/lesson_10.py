@@ -21,7 +21,7 @@ def masked_by_choice(x, mask, gamma, beta, eps=1e-5):
     mu = rows.sum((0, 1)) / n
     centered = np.where(kept, x - mu, 0)
     var = (centered**2).sum((0, 1)) / n
-    y = gamma * centered / np.sqrt(var + eps) + beta
+    y = gamma * (x - mu) / np.sqrt(var + eps) + beta
     return np.where(kept, y, 0), mu, var
 
 
