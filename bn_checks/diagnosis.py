@@ -19,6 +19,7 @@ from .relations import degenerate, localized, near, relation
 from .score import FAILS, Diagnosis
 from .words import be, comes_out, your
 
+OTHER_SIGN = "has the other sign"
 TRIED = 6  # edits that fit the index
 SHAPES = "comes with", "holds", "is transposed", "is not yet", "is a whole matrix"
 STATED = *SHAPES, "has the digits", "differs", "is a count"
@@ -28,7 +29,10 @@ def explained(trial, rows):
     """The rows; the first failing one carries the diagnosis, if there is one."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = _diagnosed(trial, rows)
+        try:
+            found = _diagnosed(trial, rows)
+        except Exception:  # rows reach the student, whatever came back
+            found = None
     if found is None:
         return rows
     at = next(i for i, row in enumerate(rows) if row.state == FAILS)
@@ -144,6 +148,9 @@ class Answer:
             return Diagnosis(mistake.name, says, mistake.section)
         if empty:
             return Diagnosis(empty, empty)
+        if all(self._relation(k) == OTHER_SIGN for k in self.wrong):
+            says = f"{your(names)} {_plural(OTHER_SIGN, names)}."
+            return Diagnosis(OTHER_SIGN, says)
         edit = self._edit()
         return edit and Diagnosis(edit.clause, comes_out(names, edit.told(names)))
 
@@ -213,7 +220,7 @@ class Answer:
     def _sentence(self, names, kind, words):
         if kind == "when":
             return comes_out(names, words)
-        return f"{your(names)} {_plural(words) if be(names) == 'are' else words}."
+        return f"{your(names)} {_plural(words, names)}."
 
     def _of(self, k, sections):
         """("when", clause) or ("", relation) for one output; "" for nothing."""
@@ -253,7 +260,9 @@ def _framed(names, clause):
     return clause if clause[0].isupper() else comes_out(names, clause)
 
 
-def _plural(words):
+def _plural(words, names):
+    if be(names) == "is":
+        return words
     for one, many in (
         ("is ", "are "),
         ("comes ", "come "),

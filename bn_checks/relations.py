@@ -60,11 +60,14 @@ def relation(got, want, others, cases, inputs, stacked=False):
     shapes = [(g.shape, w.shape) for g, w in pairs if g.shape != w.shape]
     if shapes and all(near(g.ravel(), w.ravel()) for g, w in pairs):
         return LOST.format(*shapes[0])
-    if found := _ruled(pairs):
+    whole = all(w.dtype.kind in "iu" for _, w in pairs)
+    if found := _ruled(pairs, WHOLE if whole else RULES):
         return found
     for name, values in others:
         if all(near(g, v) for g, v in zip(got, values, strict=True)):
             return f"is what {name} ought to be"
+        if whole:
+            continue  # whole numbers agree by accident
         if _joined(pairs, values, np.add):
             return f"has {name} added to it"
         if _joined(pairs, values, np.multiply):
@@ -73,11 +76,11 @@ def relation(got, want, others, cases, inputs, stacked=False):
     return counted or ("" if stacked else _from_inputs(got, cases, inputs))
 
 
-def _ruled(pairs):
-    """The first of RULES that holds, if need be only on the cases that are wrong."""
+def _ruled(pairs, rules):
+    """The first of the rules that holds, if need be only on the cases that are wrong."""
     wrong = [(g, w) for g, w in pairs if not near(g, w)]
     places = "" if len(wrong) == len(pairs) else ", where it is wrong"
-    for phrase, rule in RULES if len(wrong) > 1 else ():
+    for phrase, rule in rules if len(wrong) > 1 else ():
         if all(_holds(rule, g, w) for g, w in wrong):
             return phrase + places
     return ""
@@ -163,6 +166,14 @@ RULES = (
 )
 
 
+WHOLE = (
+    ("is 1 too large everywhere", _same(lambda w: w + 1)),
+    ("is 1 too small everywhere", _same(lambda w: w - 1)),
+    ("is 1 where 0 is right, and 0 where 1 is", _same(lambda w: 1 - w)),
+    ("is twice what it ought to be", _same(lambda w: 2 * w)),
+)
+
+
 def _reduces(g, w, how):
     axes = range(g.ndim)
     return any(near(np.squeeze(how(g, a)), np.squeeze(w)) for a in axes)
@@ -230,7 +241,9 @@ def _spread_out(got, made):
     """Whether got is made, whether its averaged axes are gone, kept or filled up."""
     if near(np.squeeze(got), np.squeeze(made)):
         return True
-    return got.ndim == made.ndim and near(got, made + 0 * got)
+    axes = zip(np.shape(made), got.shape, strict=False)
+    alike = np.ndim(made) == got.ndim and all(m in (1, g) for m, g in axes)
+    return alike and near(got, np.broadcast_to(made, got.shape))
 
 
 def localized(got, want):
