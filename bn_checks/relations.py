@@ -77,7 +77,7 @@ def relation(got, want, others, cases, inputs, stacked=False):
 
 
 def _ruled(pairs, rules):
-    """The first of the rules that holds, if need be only on the cases that are wrong."""
+    """The first rule that holds, if need be only on the cases that are wrong."""
     wrong = [(g, w) for g, w in pairs if not near(g, w)]
     places = "" if len(wrong) == len(pairs) else ", where it is wrong"
     for phrase, rule in rules if len(wrong) > 1 else ():

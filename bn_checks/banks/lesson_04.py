@@ -129,6 +129,12 @@ def log_softmax_at_the_end(dims, activation, norm=None):
     return nn.Sequential(*right_layers(dims, activation, norm), nn.LogSoftmax(1))
 
 
+@MAKE_MLP.mistake("activation ignored", S3, "snap-stanford/GEARS #42")
+def activation_ignored(dims, activation, norm=None):
+    """the argument activation is not used: there is a ReLU in any case"""
+    return nn.Sequential(*right_layers(dims, nn.ReLU, norm))
+
+
 @MAKE_MLP.mistake(
     "activation after the last layer", S3, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
 )
