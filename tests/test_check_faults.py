@@ -130,7 +130,7 @@ def test_one_output_that_is_none_costs_that_output():
 
     score = judged("batchnorm_backward_staged", no_dmu, points=4)
     assert 2.5 < score < 4
-    assert score.diagnosis == "Dmu is None, want an array of numbers."
+    assert score.diagnosis == "Your dmu is None, want an array of numbers."
 
 
 def test_three_values_for_one_are_told_in_the_words_of_the_exercise():
