@@ -18,7 +18,7 @@ from functools import partial
 
 import numpy as np
 
-from .drivers import MISSING, by_hand
+from .drivers import MISSING
 from .score import FAILS, HOLDS, NOT_ATTEMPTED, NOT_JUDGED, Row, Score
 
 SEED_VARIABLE = "BN_HELPERS_CHECK_SEED"  # the grader sets it, so inputs are new
@@ -385,7 +385,7 @@ class Exercise:
         self.drive = drive or (lambda student, *args: student(*args))
         self.forms, self.broken, self.tolerance = tuple(forms), None, tolerance
         weights = weights or [1.0] * len(outputs)
-        self.driven = drive not in (None, by_hand)
+        self.driven = drive is not None
         returns = "" if self.driven else f" and returns {', '.join(outputs)}"
         values = [
             Property(f"values of {out}", _values_test(k), weight, k)

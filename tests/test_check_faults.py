@@ -305,18 +305,6 @@ def test_the_difference_of_squares_fails_wherever_something_is_normalized():
     assert states["keeps its digits far from 0"] == FAILS
 
 
-def test_autograd_does_not_derive_for_the_student():
-    def automatic(dy, x_hat):
-        gamma = torch.ones(dy.shape[1], dtype=torch.float64, requires_grad=True)
-        beta = torch.zeros_like(gamma, requires_grad=True)
-        y = gamma * torch.from_numpy(x_hat) + beta
-        y.backward(torch.from_numpy(dy))
-        return gamma.grad.numpy(), beta.grad.numpy()
-
-    score = judged("param_gradients", automatic)
-    assert score == 0 and "derive the gradient" in score.text
-
-
 def test_a_message_holds_statistics_not_samples():
     def padded(x, gamma, beta, all_gather, eps=1e-5):
         n = max(size[0] for size in all_gather(np.array([len(x)])))

@@ -6,7 +6,6 @@ from bn_helpers import gradcheck, norms
 
 from ..common import batch, moments, same_dtype
 from ..drivers.lesson_02 import (
-    by_hand,
     drive_claims,
     drive_layer,
     drive_line_ups,
@@ -94,7 +93,6 @@ PARAM_GRADIENTS = Exercise(
     param_cases,
     extra=(same_dtype(("dgamma", "dbeta")),),
     forms=(forms.param_gradients,),
-    drive=by_hand,
 )
 
 
@@ -121,7 +119,6 @@ BATCHNORM_BACKWARD_STAGED = Exercise(
     extra=(same_dtype(STAGED_OUTPUTS),),
     weights=(1, 1, 1, 2),
     forms=(forms.batchnorm_backward_staged, forms.staged_by_powers),
-    drive=by_hand,
 )
 
 
@@ -172,7 +169,6 @@ BATCHNORM_BACKWARD = Exercise(
     ),
     weights=(3, 1, 1),
     forms=(forms.batchnorm_backward, forms.backward_by_sums, forms.backward_over_axes),
-    drive=by_hand,
 )
 
 
@@ -211,7 +207,6 @@ BATCHNORM_INFERENCE_BACKWARD = Exercise(
     ),
     weights=(2, 1, 1),
     forms=(forms.batchnorm_inference_backward,),
-    drive=by_hand,
 )
 
 
@@ -322,7 +317,6 @@ VARIANCE_PATH = Exercise(
     path_cases,
     extra=(same_dtype(("dvar",)),),
     forms=(variance_reference, forms.variance_path),
-    drive=by_hand,
 )
 
 
@@ -352,7 +346,6 @@ MEAN_PATHS = Exercise(
     mean_cases,
     extra=(same_dtype(("direct", "through_var")),),
     forms=(mean_reference, forms.mean_paths),
-    drive=by_hand,
 )
 
 

@@ -3,7 +3,6 @@
 import numpy as np
 
 from ..common import ALONE, keeps_digits, same_dtype
-from ..drivers.lesson_05 import by_hand
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_05 as forms
 
@@ -106,7 +105,6 @@ LAYERNORM_BACKWARD = Exercise(
     extra=(same_dtype(("dx", "dgamma", "dbeta")),),
     weights=(2, 1, 1),
     forms=(forms.layernorm_backward, forms.layernorm_backward_by_count),
-    drive=by_hand,
 )
 
 
@@ -262,7 +260,6 @@ GROUPNORM_BACKWARD = Exercise(
     extra=(same_dtype(("dx", "dgamma", "dbeta")),),
     weights=(2, 0.5, 0.5),
     forms=(forms.groupnorm_backward,),
-    drive=by_hand,
 )
 
 
@@ -439,7 +436,6 @@ RMSNORM_BACKWARD = Exercise(
     extra=(same_dtype(("dx", "dgamma")),),
     weights=(2, 1),
     forms=(forms.rmsnorm_backward,),
-    drive=by_hand,
 )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..common import batch, keeps_digits
-from ..drivers.lesson_06 import by_hand, drive_fully_connected_net
+from ..drivers.lesson_06 import drive_fully_connected_net
 from ..engine import Exercise, Property
 from ..forms import lesson_06 as forms
 
@@ -157,7 +157,6 @@ AFFINE_NORM_RELU_BACKWARD = Exercise(
     extra=(Property("any widths", _any_widths, 0.5),),
     weights=(2, 1, 1, 1, 1),
     forms=(forms.affine_norm_relu_backward,),
-    drive=by_hand,
 )
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from bn_helpers.gradcheck import direction_and_size
 
 from ..common import keeps_digits
-from ..drivers.lesson_07 import by_hand, drive_torch_batchnorm, drive_ward
+from ..drivers.lesson_07 import drive_torch_batchnorm, drive_ward
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_07 as forms
 
@@ -178,7 +178,6 @@ AFFINE_BACKWARD = Exercise(
     extra=(Property("also where the widths differ", _unequal_widths),),
     weights=(2, 1, 1),
     forms=(forms.affine_backward,),
-    drive=by_hand,
 )
 
 
@@ -207,7 +206,6 @@ PARAMETER_GRADIENTS = Exercise(
     ("dW", "db", "dgamma", "dbeta"),
     shares_cases,
     forms=(forms.parameter_gradients,),
-    drive=by_hand,
 )
 
 
@@ -245,7 +243,6 @@ LAYER_BACKWARD = Exercise(
     layer_cases,
     weights=(1, 2, 1),
     forms=(forms.layer_backward,),
-    drive=by_hand,
 )
 
 
@@ -273,7 +270,6 @@ RELU_BACKWARD = Exercise(
     ("dy",),
     relu_cases,
     forms=(forms.relu_backward,),
-    drive=by_hand,
 )
 
 
@@ -313,7 +309,6 @@ NORM_BACKWARD = Exercise(
     norm_cases,
     weights=(2, 1, 1),
     forms=(forms.norm_backward,),
-    drive=by_hand,
 )
 
 
@@ -438,7 +433,6 @@ OUTPUT_LAYER = Exercise(
     output_cases,
     extra=(Property("the same with every logit raised by 1000", _large_logits),),
     forms=(forms.output_layer,),
-    drive=by_hand,
 )
 
 
@@ -608,8 +602,8 @@ class NotPersistent(forms.BatchNorm):
     """state_dict leaves the running statistics out: a buffer that is not persistent
     is not saved"""
 
-    def register_buffer(self, name, value):
-        super().register_buffer(name, value, persistent=False)
+    def register_buffer(self, name, value, persistent=False):
+        super().register_buffer(name, value, persistent)
 
 
 @TORCH_BATCHNORM.mistake(

@@ -7,9 +7,6 @@ the rest of the check in the grader's process. So a driver imports the standard 
 NumPy, PyTorch and other drivers, and holds no reference implementation.
 """
 
-import contextlib
-import sys
-
 import numpy as np
 
 MISSING = "missing: "  # how the words begin for an output that is not there
@@ -17,22 +14,6 @@ MISSING = "missing: "  # how the words begin for an output that is not there
 
 class Unusable(Exception):
     """What the student's object returned is not what the exercise asks for."""
-
-
-def by_hand(function, *args):
-    """Call student code that has to derive its gradients: PyTorch's autograd is off.
-
-    Raises:
-        Unusable: the code asks autograd for a gradient.
-    """
-    torch = sys.modules.get("torch")
-    with torch.no_grad() if torch else contextlib.nullcontext():
-        try:
-            return function(*args)
-        except RuntimeError as error:
-            if "does not require grad" not in str(error):
-                raise
-    raise Unusable("asks PyTorch's autograd, which is off here: derive the gradient")
 
 
 def tried(name, method, *args):

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import MISSING, by_hand, plain, tried
+from . import MISSING, plain, tried
 
 
 def drive_numerical_gradient(student, function, x, weights, *h):
@@ -27,20 +27,20 @@ def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum
     y = tried("forward", layer.forward, batches[0])
     other = student(len(gamma), eps, momentum)  # of a network with two such layers
     tried("forward", other.forward, 1 - batches[0])
-    dx = tried("backward", by_hand, layer.backward, dys[0])
+    dx = tried("backward", layer.backward, dys[0])
     gradients = _read(layer, "dgamma", "dbeta")
     steps = []
     for x, dy in zip(batches[1:], dys[1:], strict=True):
         steps.append(_stepped(layer))
         tried("forward", layer.forward, x)
-        tried("backward", by_hand, layer.backward, dy)
+        tried("backward", layer.backward, dy)
     broken = [step for step in steps if step]
     stepped = [broken[0]] * 2 if broken else _read(layer, "gamma", "beta")
     layer.gamma, layer.beta = gamma.copy(), beta.copy()
     layer.training = False
     evaluated = [
         tried("forward", layer.forward, probe),
-        tried("backward", by_hand, layer.backward, dprobe),
+        tried("backward", layer.backward, dprobe),
         *_read(layer, "dgamma", "dbeta"),
     ]
     running = _read(layer, "running_mean", "running_var")

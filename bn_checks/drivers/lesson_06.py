@@ -4,13 +4,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from . import MISSING, Unusable, by_hand, plain
+from . import MISSING, Unusable, plain
 
 
 def drive_fully_connected_net(student, dims, reg, x, y, seed, shift):
     """Loss and gradients, going back from the output, and the parameters afterward."""
     params = parameters(dims, seed, shift)
-    result = by_hand(student(params, reg).loss, x, y)
+    result = student(params, reg).loss(x, y)
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise Unusable("loss(x, y) must return two values: the loss, the gradients")
     loss, grads = result

@@ -5,10 +5,6 @@ PyTorch is imported where it is used: most exercises of the lesson do without it
 
 import numpy as np
 
-from . import by_hand
-
-__all__ = ["by_hand", "drive_torch_batchnorm", "drive_ward"]
-
 
 def drive_ward(student, cosine, size):
     """Show the student each patient; return its answers by fault, six arrays (T,)."""
