@@ -19,6 +19,7 @@ TERMS = {
     "N": "the number of samples",
     "N1": "the number of samples minus 1",
     "D": "the number of features",
+    "L": "the number of layers",
     "old": "the old value",
     "momentum": "momentum",
     "new": "the new value",

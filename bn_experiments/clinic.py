@@ -98,12 +98,35 @@ def _moments(z):
     return mu, ((z - mu) ** 2).mean(axis=1, keepdims=True)
 
 
+def normalize(z):
+    """Each row of z (D, N) over its N samples; eps is 1e-5."""
+    mean, var = _moments(z)
+    return (z - mean) / np.sqrt(var + 1e-5)
+
+
+def parameter_gradients(dy, dz, x_hat, a):
+    """dW, db, dgamma and dbeta of the mean loss, from dy and dz of the summed one."""
+    _, dW, db = affine_backward(dz / a.shape[1], np.eye(len(dz)), a)
+    dgamma = (dy * x_hat).mean(axis=1, keepdims=True)
+    return dW, db, dgamma, dy.mean(axis=1, keepdims=True)
+
+
+def output_layer(a, W, b, labels):
+    """Mean cross-entropy of softmax(W a + b), and its da, dW and db."""
+    logits = W @ a + b
+    dz = _slope(logits, labels) / len(labels)
+    return _cross_entropy(logits, labels), *affine_backward(dz, W, a)
+
+
 STEPS = {  # what a network may be given another version of
     "affine_backward": affine_backward,
     "layer_backward": layer_backward,
     "relu_backward": relu_backward,
     "norm_backward": norm_backward,
     "norm_forward": norm_forward,
+    "normalize": normalize,
+    "parameter_gradients": parameter_gradients,
+    "output_layer": output_layer,
 }
 
 
@@ -179,18 +202,31 @@ class Clinic:
         """
         a, caches = x, []
         for k in range(1, self.depth + 1):
-            z, mu, var, x_hat = self._affine(k, a), None, None, None
-            y = z
+            z = self._affine(k, a)
+            mu, var, x_hat, y = None, None, None, z
             if self._has_norm(k):
-                mu, var = self._moments(z)
-                x_hat, y = self._normalized(k, z, mu, var)
+                mu, var, x_hat, y = self._by_batch(k, z)
             caches.append(Cache(a, z, mu, var, x_hat, y))
             a = np.maximum(y, 0)
         return y, caches
 
     def loss(self, x, labels):
         """Mean cross-entropy of a batch (D, N) with integer labels (N,)."""
-        return _cross_entropy(self.forward(x)[0], labels)
+        return self._loss(*self.forward(x), labels)
+
+    def _loss(self, logits, caches, labels):
+        if self._mended_output:
+            return self._output(caches[-1], labels)[0]
+        return _cross_entropy(logits, labels)
+
+    @property
+    def _mended_output(self):
+        return "output_layer" in self.mends and not self._has_norm(self.depth)
+
+    def _output(self, cache, labels):
+        """Loss, da, dW and db of the last layer, as mended."""
+        W, b = self.parameters[f"W{self.depth}"], self.parameters[f"b{self.depth}"]
+        return self.mends["output_layer"](cache.a, W, b, labels)
 
     def logits(self, x):
         """Logits (C, N) for prediction: running statistics, each sample on its own."""
@@ -226,6 +262,16 @@ class Clinic:
             return mu, (z**2).mean(axis=1, keepdims=True) - mu**2
         return mu, var
 
+    def _by_batch(self, k, z):
+        """mu, var, x_hat and y of a batch, by its own statistics."""
+        mu, var = self._moments(z)
+        x_hat, y = self._normalized(k, z, mu, var)
+        if "normalize" in self.mends:
+            gamma, beta = self._scale(k)
+            x_hat = self.mends["normalize"](z)
+            y = gamma * x_hat + beta
+        return mu, var, x_hat, y
+
     def _scale(self, k):
         return self.parameters[f"gamma{k}"], self.parameters[f"beta{k}"]
 
@@ -248,14 +294,17 @@ class Clinic:
         return self._backward(*self.forward(x), labels)
 
     def _backward(self, logits, caches, labels):
+        # the loss is a mean: 1/N enters at the top and only there, or else late
         N, late = len(labels), "sums" in self.faults
-        dy = np.exp(_log_softmax(logits))
-        dy[labels, np.arange(N)] -= 1
-        dy /= 1 if late else N  # the loss is a mean: 1/N enters here, and only here
+        late = late or "parameter_gradients" in self.mends
+        dy = _slope(logits, labels) / (1 if late else N)
         gradients = {}
         for k in range(self.depth, 0, -1):
             share = 1 / N if late else 1
             da, new = self._layer_backward(k, dy, caches[k - 1], share)
+            if k == self.depth and self._mended_output:
+                _, da, dW, db = self._output(caches[-1], labels)
+                da, new = da / share, {f"W{k}": dW, f"b{k}": db}
             gradients |= new
             if k > 1:
                 dy = self._relu_backward(k - 1, da, caches[k - 2])
@@ -281,7 +330,19 @@ class Clinic:
             )
             da, _, _ = self._affine_backward(k, dy, dz, cache.a)
         gradients |= {f"W{k}": share * dW, f"b{k}": share * db}
+        if self._has_norm(k) and "parameter_gradients" in self.mends:
+            gradients = self._of_mean_loss(k, dy, dz, cache)
         return da, gradients
+
+    def _of_mean_loss(self, k, dy, dz, cache):
+        """A layer's gradients by the mend, from dy and dz of the summed loss."""
+        dW, _, dgamma, dbeta = self._parameter_gradients("W", dy, dz, cache)
+        _, db, _, _ = self._parameter_gradients("b", dy, dz, cache)
+        return {f"W{k}": dW, f"b{k}": db, f"gamma{k}": dgamma, f"beta{k}": dbeta}
+
+    def _parameter_gradients(self, name, dy, dz, cache):
+        taken = dy if f"{name} too early" in self.faults else dz
+        return self.mends["parameter_gradients"](dy, taken, cache.x_hat, cache.a)
 
     def _affine_backward(self, k, dy, dz, a):
         """da, dW and db, each from the gradient that this code takes it from."""
@@ -317,10 +378,11 @@ class Clinic:
         if len(labels) < 2:
             raise ValueError(f"x holds {len(labels)} sample(s), expected 2 or more")
         logits, caches = self.forward(x)
+        loss = self._loss(logits, caches, labels)
         for name, gradient in self._backward(logits, caches, labels).items():
             self.parameters[name] = self.parameters[name] - lr * gradient
         self._follow(caches, len(labels))
-        return _cross_entropy(logits, labels)
+        return loss
 
     def _follow(self, caches, N):
         unbiased = 1 if "biased running variance" in self.faults else N / (N - 1)
@@ -393,6 +455,13 @@ def examine(network, x, labels):
 
 def _cross_entropy(logits, labels):
     return -_log_softmax(logits)[labels, np.arange(len(labels))].mean()
+
+
+def _slope(logits, labels):
+    """Gradient of the summed loss at the logits: p, minus 1 for the right class."""
+    slope = np.exp(_log_softmax(logits))
+    slope[labels, np.arange(len(labels))] -= 1
+    return slope
 
 
 def _log_softmax(logits):

@@ -108,7 +108,18 @@ class History(NamedTuple):
     test_accuracy: np.ndarray
 
 
-def fit(model, digits, lr, epochs, batch_size=128, seed=0, every=100, title="training"):
+def fit(
+    model,
+    digits,
+    lr,
+    epochs,
+    batch_size=128,
+    seed=0,
+    every=100,
+    title="training",
+    take_step=train_step,
+    measure=evaluate,
+):
     """Train one network by plain gradient descent, and watch it.
 
     Args:
@@ -120,17 +131,18 @@ def fit(model, digits, lr, epochs, batch_size=128, seed=0, every=100, title="tra
         seed: of the order of the batches.
         every: steps between two evaluations; one more comes before the first step.
         title: what the progress bar is called.
+        take_step, measure: used like `train_step` and `evaluate`.
 
     Returns:
         `History`.
     """
-    losses, points = [], [(0, *_measure(model, digits))]
+    losses, points = [], [(0, *_measure(measure, model, digits))]
     batches = shuffled_batches(len(digits.x_train), batch_size, epochs, seed)
     for step, rows in enumerate(tqdm(batches, title, leave=False), start=1):
         x, y = digits.x_train[rows], digits.y_train[rows]
-        losses.append(train_step(model, x, y, lr))
+        losses.append(take_step(model, x, y, lr))
         if step % every == 0 or step == len(batches):
-            points.append((step, *_measure(model, digits)))
+            points.append((step, *_measure(measure, model, digits)))
     return History(np.array(losses), *map(np.array, zip(*points, strict=True)))
 
 
@@ -141,7 +153,7 @@ def shuffled_batches(n, batch_size, epochs, seed):
     return [rows for order in orders for rows in order.split(batch_size)]
 
 
-def _measure(model, digits):
+def _measure(measure, model, digits):
     probe = slice(TRAIN_PROBE)
-    seen = evaluate(model, digits.x_train[probe], digits.y_train[probe])
-    return *seen, *evaluate(model, digits.x_test, digits.y_test)
+    seen = measure(model, digits.x_train[probe], digits.y_train[probe])
+    return *seen, *measure(model, digits.x_test, digits.y_test)

@@ -260,13 +260,7 @@ class BatchNorm(_Norm):
 class LayerNorm(_Norm):
     """y = gamma * x_hat + beta, where x_hat is each sample normalized on its own.
 
-    Args:
-        shape: of gamma and beta, (..., D).
-        dtype: of both.
-
-    Attributes:
-        eps: added to the variance inside the root.
-
+    Args, attributes: as `BatchNorm`, without momentum.
     Agrees with: torch.nn.LayerNorm.
     """
 
@@ -278,13 +272,7 @@ class LayerNorm(_Norm):
 class RMSNorm(_Norm):
     """y = gamma * x / root mean square of x, each sample on its own; there is no beta.
 
-    Args:
-        shape: of gamma, (..., D).
-        dtype: of gamma.
-
-    Attributes:
-        eps: added to the mean square inside the root.
-
+    Args, attributes: as `LayerNorm`; eps is added to the mean square.
     Agrees with: torch.nn.RMSNorm with the same eps.
     """
 

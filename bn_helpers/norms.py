@@ -86,17 +86,18 @@ def batchnorm_forward(x, gamma, beta, eps=1e-5):
             "(use batchnorm_inference for a single one)"
         )
     # from here to x - mu, count from a sample: a large mean then costs no digits
-    origin = x[0].astype(gamma.dtype)
+    origin = x[0].astype(gamma.dtype)  # float32 if x is float16, else the dtype of x
     shifted = x - origin
     mean = shifted.mean(0)
     centered = np.subtract(shifted, mean, out=shifted)  # in place: new memory is slow
     mu = origin + mean
+    # (centered**2).sum(0) / N, without an array for the squares
     var = np.einsum("nd,nd->d", centered, centered) / N
     inv_std = 1 / np.sqrt(var + eps)
     x_hat = centered * inv_std
     y = gamma * x_hat
     y += beta
-    y, centered = _rounded(x, y, centered)
+    y, centered = _cast_like(x, y, centered)
     return y, Cache(centered, mu, var, inv_std, (0,), gamma)
 
 
@@ -117,15 +118,16 @@ def batchnorm_backward(dy, cache):
     Raises:
         ValueError: dy has another shape than y.
 
-    Source: Ioffe & Szegedy (2015), section 3, collapsed to one line.
+    Source: Ioffe & Szegedy (2015), section 3, collapsed to one line; the steps stand in
+        `batchnorm_backward_staged`.
     Agrees with: autograd through torch.nn.functional.batch_norm(training=True).
     """
-    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    dy = _gradient(dy, cache.centered)
     N, x_hat, scale = len(dy), cache.x_hat, cache.gamma * cache.inv_std
-    dgamma = np.einsum("nd,nd->d", dy, x_hat)
+    dgamma = np.einsum("nd,nd->d", dy, x_hat)  # (dy * x_hat).sum(0)
     dbeta = dy.sum(0)
     dx = scale * (dy - dbeta / N - x_hat * (dgamma / N))
-    return _rounded(cache.centered, dx, dgamma, dbeta)
+    return _cast_like(cache.centered, dx, dgamma, dbeta)
 
 
 def batchnorm_backward_staged(dy, cache):
@@ -142,7 +144,7 @@ def batchnorm_backward_staged(dy, cache):
     Args, returns, raises: as `batchnorm_backward`.
     Source: Ioffe & Szegedy (2015), section 3.
     """
-    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    dy = _gradient(dy, cache.centered)
     N, x_hat, inv_std = len(dy), cache.x_hat, cache.inv_std
     dgamma = (dy * x_hat).sum(0)
     dbeta = dy.sum(0)
@@ -150,7 +152,7 @@ def batchnorm_backward_staged(dy, cache):
     dvar = (dx_hat * cache.centered * -0.5 * inv_std**3).sum(0)
     dmu = (-dx_hat * inv_std).sum(0)
     dx = dx_hat * inv_std + dvar * 2 * cache.centered / N + dmu / N
-    return _rounded(cache.centered, dx, dgamma, dbeta)
+    return _cast_like(cache.centered, dx, dgamma, dbeta)
 
 
 def update_running_stats(running_mean, running_var, mu, var, N, momentum=0.1):
@@ -183,8 +185,9 @@ def update_running_stats(running_mean, running_var, mu, var, N, momentum=0.1):
     old_var, mu, var = _fitting(
         old_mean, shape, meaning, running_var=running_var, mu=mu, var=var
     )
+    # float(): a NumPy number of 64 bits would turn float32 arrays into float64
     momentum, unbiased = float(momentum), var * float(N / (N - 1))
-    return _rounded(
+    return _cast_like(
         old_mean,
         (1 - momentum) * old_mean + momentum * mu,
         (1 - momentum) * old_var + momentum * unbiased,
@@ -215,7 +218,7 @@ def batchnorm_inference(x, gamma, beta, running_mean, running_var, eps=1e-5):
         x, gamma=gamma, beta=beta, running_mean=running_mean, running_var=running_var
     )
     x_hat = (x - running_mean) / np.sqrt(running_var + _not_negative(eps))
-    [y] = _rounded(x, gamma * x_hat + beta)
+    [y] = _cast_like(x, gamma * x_hat + beta)
     return y
 
 
@@ -247,10 +250,10 @@ def batchnorm_inference_backward(dy, x, gamma, running_mean, running_var, eps=1e
     x, gamma, running_mean, running_var = _features(
         x, gamma=gamma, running_mean=running_mean, running_var=running_var
     )
-    [dy] = _fitting(x, x.shape, "the shape of y", dy=dy)
+    dy = _gradient(dy, x)
     inv_std = 1 / np.sqrt(running_var + _not_negative(eps))
     x_hat = (x - running_mean) * inv_std
-    return _rounded(x, dy * (gamma * inv_std), (dy * x_hat).sum(0), dy.sum(0))
+    return _cast_like(x, dy * (gamma * inv_std), (dy * x_hat).sum(0), dy.sum(0))
 
 
 def merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b):
@@ -286,7 +289,7 @@ def merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b):
     d = mu_b - mu_a
     mu = mu_a + d * share_b
     var = share_a * var_a + share_b * var_b + d**2 * (share_a * share_b)
-    return n, *_rounded(mu_a, mu, var)
+    return n, *_cast_like(mu_a, mu, var)
 
 
 class BatchNorm1d:
@@ -321,7 +324,7 @@ class BatchNorm1d:
         mean, var = self.statistics(precise)
         self.inv_std = 1 / np.sqrt(var + _not_negative(self.eps))
         self.x_hat = (precise - mean) * self.inv_std
-        [y] = _rounded(self.x, gamma * self.x_hat + beta)
+        [y] = _cast_like(self.x, gamma * self.x_hat + beta)
         return y
 
     def statistics(self, x):
@@ -340,13 +343,13 @@ class BatchNorm1d:
         Raises:
             ValueError: dy has another shape than y.
         """
-        [dy] = _fitting(self.x, self.x.shape, "the shape of y", dy=dy)
+        dy = _gradient(dy, self.x)
         dgamma, dbeta = (dy * self.x_hat).sum(0), dy.sum(0)
         dx = dy
         if self.training:
             dx = dy - (dbeta + self.x_hat * dgamma) / len(dy)
         dx = self.gamma * self.inv_std * dx
-        dx, self.dgamma, self.dbeta = _rounded(self.x, dx, dgamma, dbeta)
+        dx, self.dgamma, self.dbeta = _cast_like(self.x, dx, dgamma, dbeta)
         return dx
 
     def step(self, lr):
@@ -378,16 +381,17 @@ def normalize_forward(x, axes, eps=1e-5):
     """
     x = _floating("x", x)
     axes, eps = _checked_axes(axes, x.shape), _not_negative(eps)
-    # counted from one number of each slice, as in batchnorm_forward
+    # counted from the first number of each slice, as in batchnorm_forward
     start = tuple(slice(1) if i in axes else slice(None) for i in range(x.ndim))
     origin = x[start].astype(np.result_type(x, np.float32))
     centered = x - origin
     mu = centered.mean(axes, keepdims=True)
     centered -= mu
-    var = _sum_products(centered, centered, axes) / (x.size // mu.size)
+    n = x.size // mu.size  # numbers behind each mean
+    var = _sum_products(centered, centered, axes) / n
     inv_std = 1 / np.sqrt(var + eps)
     x_hat = centered * inv_std
-    x_hat, centered = _rounded(x, x_hat, centered)
+    x_hat, centered = _cast_like(x, x_hat, centered)
     return x_hat, Cache(centered, origin + mu, var, inv_std, axes)
 
 
@@ -407,15 +411,13 @@ def normalize_backward(dx_hat, cache):
     Raises:
         ValueError: dx_hat has another shape than x_hat.
     """
-    [dx_hat] = _fitting(
-        cache.centered, cache.centered.shape, "the shape of x_hat", dx_hat=dx_hat
-    )
+    dx_hat = _gradient(dx_hat, cache.centered, "x_hat")
     x_hat, inv_std = cache.x_hat, cache.inv_std
     d_sum = dx_hat.sum(cache.axes, keepdims=True)
     d_dot = _sum_products(dx_hat, x_hat, cache.axes)
     n = dx_hat.size // d_sum.size
     dx = inv_std * (dx_hat - d_sum / n - x_hat * (d_dot / n))
-    return _rounded(cache.centered, dx, d_sum, d_dot)
+    return _cast_like(cache.centered, dx, d_sum, d_dot)
 
 
 def layernorm_forward(x, gamma, beta, eps=1e-5):
@@ -444,7 +446,7 @@ def layernorm_forward(x, gamma, beta, eps=1e-5):
     """
     x, axes, gamma, beta = _last_axes(x, gamma=gamma, beta=beta)
     x_hat, cache = normalize_forward(x, axes, eps)
-    [y] = _rounded(x, gamma * x_hat + beta)
+    [y] = _cast_like(x, gamma * x_hat + beta)
     return y, cache._replace(gamma=gamma)
 
 
@@ -468,11 +470,11 @@ def layernorm_backward(dy, cache):
 
     Agrees with: autograd through torch.nn.functional.layer_norm.
     """
-    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    dy = _gradient(dy, cache.centered)
     samples = tuple(range(cache.axes[0]))
     dx, _, _ = normalize_backward(dy * cache.gamma, cache)
     dgamma, dbeta = (dy * cache.x_hat).sum(samples), dy.sum(samples)
-    return _rounded(cache.centered, dx, dgamma, dbeta)
+    return _cast_like(cache.centered, dx, dgamma, dbeta)
 
 
 def rmsnorm_forward(x, gamma, eps=1e-5):
@@ -504,7 +506,7 @@ def rmsnorm_forward(x, gamma, eps=1e-5):
     ms = _sum_products(precise, precise, axes) / gamma.size
     inv_rms = 1 / np.sqrt(ms + _not_negative(eps))
     x_hat = precise * inv_rms
-    y, kept = _rounded(x, gamma * x_hat, precise)
+    y, kept = _cast_like(x, gamma * x_hat, precise)
     return y, Cache(kept, np.zeros_like(ms), ms, inv_rms, axes, gamma)
 
 
@@ -529,14 +531,14 @@ def rmsnorm_backward(dy, cache):
 
     Agrees with: autograd through torch.nn.functional.rms_norm.
     """
-    [dy] = _fitting(cache.centered, cache.centered.shape, "the shape of y", dy=dy)
+    dy = _gradient(dy, cache.centered)
     x_hat, inv_rms, gamma = cache.x_hat, cache.inv_std, cache.gamma
     samples = tuple(range(cache.axes[0]))
     dgamma = (dy * x_hat).sum(samples)
     dx_hat = dy * gamma
     d_dot = _sum_products(dx_hat, x_hat, cache.axes)
     dx = inv_rms * (dx_hat - x_hat * (d_dot / gamma.size))
-    return _rounded(cache.centered, dx, dgamma)
+    return _cast_like(cache.centered, dx, dgamma)
 
 
 def groupnorm_forward(x, gamma, beta, num_groups, eps=1e-5):
@@ -576,7 +578,7 @@ def groupnorm_forward(x, gamma, beta, num_groups, eps=1e-5):
     x_hat, cache = normalize_forward(groups, tuple(range(2, groups.ndim)), eps)
     per_channel = groups.shape[1:3] + (1,) * len(pixels)
     gamma, beta = gamma.reshape(per_channel), beta.reshape(per_channel)
-    [y] = _rounded(x, gamma * x_hat + beta)
+    [y] = _cast_like(x, gamma * x_hat + beta)
     return y.reshape(x.shape), cache._replace(gamma=gamma)
 
 
@@ -596,15 +598,14 @@ def groupnorm_backward(dy, cache):
     Agrees with: autograd through torch.nn.functional.group_norm.
     """
     N, G, per_group, *pixels = cache.centered.shape
-    [dy] = _fitting(
-        cache.centered, (N, G * per_group, *pixels), "the shape of y", dy=dy
-    )
+    shape = (N, G * per_group, *pixels)
+    [dy] = _fitting(cache.centered, shape, "the shape of y", dy=dy)
     groups = dy.reshape(cache.centered.shape)
     dx, _, _ = normalize_backward(groups * cache.gamma, cache)
     same_gamma = (0, *cache.axes[1:])
     dgamma, dbeta = (groups * cache.x_hat).sum(same_gamma), groups.sum(same_gamma)
-    return _rounded(
-        cache.centered, dx.reshape(dy.shape), dgamma.reshape(-1), dbeta.reshape(-1)
+    return _cast_like(
+        cache.centered, dx.reshape(shape), dgamma.reshape(-1), dbeta.reshape(-1)
     )
 
 
@@ -708,13 +709,13 @@ def _as_images(rows, shape):
 
 def _sum_products(a, b, axes):
     """Sum of a * b over axes, kept with size 1; needs no array for the product."""
-    every = ascii_lowercase[: a.ndim]
+    every = ascii_lowercase[: a.ndim]  # over axis 0 of two: "ab,ab->b"
     left = "".join(name for i, name in enumerate(every) if i not in axes)
     return np.expand_dims(np.einsum(f"{every},{every}->{left}", a, b), axes)
 
 
-def _rounded(like, *arrays):
-    """The arrays in the dtype of `like`: only float16 differs from what they have."""
+def _cast_like(like, *arrays):
+    """The arrays in the dtype of `like`: float16 was computed in float32."""
     return tuple(array.astype(like.dtype, copy=False) for array in arrays)
 
 
@@ -739,6 +740,11 @@ def _fitting(x, shape, meaning, **values):
             raise ValueError(f"{name} has shape {got}, expected {shape}: {meaning}")
         arrays.append(array.astype(precise, copy=False))
     return arrays
+
+
+def _gradient(value, like, of="y"):
+    """A gradient that comes in, as an array that has the shape of `like`."""
+    return _fitting(like, like.shape, f"the shape of {of}", **{f"d{of}": value})[0]
 
 
 def _features(x, **per_feature):

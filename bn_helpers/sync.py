@@ -43,8 +43,8 @@ def sync_batchnorm_forward(x, gamma, beta, eps=1e-5):
     # float64 until x_hat: a large mean costs no digits
     inv_std = 1 / np.sqrt(var + norms._not_negative(eps))
     centered, y = x - mu, gamma * ((x - mu) * inv_std) + beta
-    y, centered = norms._rounded(x, y, centered)
-    mu, var, inv_std = norms._rounded(gamma, mu, var, inv_std)
+    y, centered = norms._cast_like(x, y, centered)
+    mu, var, inv_std = norms._cast_like(gamma, mu, var, inv_std)
     return y, norms.Cache(centered, mu, var, inv_std, (0,), gamma)
 
 
@@ -70,14 +70,13 @@ def sync_batchnorm_backward(dy, cache):
 
     Agrees with: `norms.batchnorm_backward` on the whole batch, part by part.
     """
-    shape = cache.centered.shape
-    [dy] = norms._fitting(cache.centered, shape, "the shape of y", dy=dy)
+    dy = norms._gradient(dy, cache.centered)
     own = [[len(dy)], dy.sum(0), (dy * cache.x_hat).sum(0)]
     N, dbeta, dgamma = _split(sum(_exchange(np.concatenate(own).astype(np.float64))))
     dbeta, dgamma = dbeta.astype(dy.dtype), dgamma.astype(dy.dtype)
     inside = dy - (dbeta + cache.x_hat * dgamma) / dy.dtype.type(N)
     dx = cache.gamma * cache.inv_std * inside
-    return norms._rounded(cache.centered, dx, dgamma, dbeta)
+    return norms._cast_like(cache.centered, dx, dgamma, dbeta)
 
 
 def forward_and_backward(x, gamma, beta, dy, eps=1e-5):

@@ -54,7 +54,8 @@ window.MathJax = window.MathJax || {Hub: {Config() {}, Queue() {},
   margin: 0.5em 0; }
 .rubric-head { font-weight: bold; color: #6b4a00; }
 .rendered_html table { border-collapse: collapse; }
-.rendered_html th, .rendered_html td { text-align: left; vertical-align: top; }
+.rendered_html th, .rendered_html td { text-align: left; vertical-align: top;
+  padding: 0.1em 1em 0.1em 0; }
 .live-notebook a { pointer-events: none; color: inherit; }
 </style>
 """

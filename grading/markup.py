@@ -18,6 +18,7 @@ FORMULAS = 200  # of a text that are drawn
 FORMULA = re.compile(
     r"\$\$([^$]{1,400}?)\$\$|(?<![\\$\w])\$([^\s$][^$\n]{0,200}?)\$(?!\w)"
 )
+SIZES = re.compile(r"\\[bB]igg?[lrm]?(?![A-Za-z])")  # of brackets; unknown to mathtext
 NOT_TEXT = re.compile(r"(<pre.*?</pre>|<code.*?</code>|<[^>]*>)", re.DOTALL)
 TAGS = set(
     "a b blockquote br code dd del dl dt em hr i kbd li ol p pre s strong sub sup "
@@ -79,6 +80,7 @@ def _drawn(tex):
     file = io.BytesIO()
     try:
         plain = tex.replace("\n", " ").replace(r"\operatorname", r"\mathrm")
+        plain = SIZES.sub("", plain)
         letters = font_manager.FontProperties(size=15)
         mathtext.math_to_image(f"${plain}$", file, letters, dpi=144, format="png")
     except Exception:  # mathtext knows a part of TeX

@@ -3,6 +3,7 @@
 Cells, ids and points come from `lessons/`, never from a student's file.
 """
 
+import copy
 import hashlib
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -87,12 +88,18 @@ class Master:
     @property
     def student(self):
         """A fresh copy of the notebook that students get."""
-        return lessons_of_tools.student_view(self.lesson)
+        return copy.deepcopy(self._views[0])
 
     @property
     def solved(self):
         """A fresh copy of the solved notebook, rubrics in place of answers."""
-        return lessons_of_tools.solved_view(self.lesson)
+        return copy.deepcopy(self._views[1])
+
+    @cached_property
+    def _views(self):
+        """Both notebooks: making them, nbformat validates each cell, which costs."""
+        tools = lessons_of_tools
+        return tools.student_view(self.lesson), tools.solved_view(self.lesson)
 
 
 def lessons(root=ROOT):

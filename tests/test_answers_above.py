@@ -11,6 +11,7 @@ import inspect
 import matplotlib
 import numpy as np
 import pytest
+import torch
 
 import bn_checks as check
 from bn_checks.engine import difference
@@ -91,7 +92,28 @@ def run_lesson(lesson):
         yield cell, dict(variables)
 
 
-@pytest.mark.parametrize("lesson", ["01_forward_pass", "02_backward_derivation"])
+@pytest.fixture
+def own_dtype():
+    """What a lesson sets for itself ends with it."""
+    usual = torch.get_default_dtype()
+    yield
+    torch.set_default_dtype(usual)
+
+
+def long(lesson):
+    return pytest.param(lesson, marks=pytest.mark.long)
+
+
+@pytest.mark.usefixtures("own_dtype")
+@pytest.mark.parametrize(
+    "lesson",
+    [
+        "01_forward_pass",
+        "02_backward_derivation",
+        long("03_activation_distributions"),
+        long("07_debugging_clinic"),
+    ],
+)
 def test_no_cell_above_an_exercise_is_worth_half_of_it(lesson):
     above, earned = [], {}
     for cell, variables in run_lesson(lesson):

@@ -1,6 +1,7 @@
 """Lesson 03: every known mistake is named, every honest solution passes."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -90,6 +91,29 @@ def by_torch(a, low, high, margin=0.05):
     return torch.logical_or(a < low + edge, a > high - edge).double().mean(0)
 
 
+# --- layer_signals -------------------------------------------------------------------
+
+
+def by_centering(a):
+    centered = a - a.mean(axis=1, keepdims=True)
+    signals = (centered**2).mean(axis=(1, 2)) ** 0.5
+    return signals, np.exp(np.diff(np.log(signals)).mean())
+
+
+def unit_by_unit(a):
+    signals = [
+        np.sqrt(np.mean([np.var(unit) for unit in np.transpose(layer)])) for layer in a
+    ]
+    ratios = [new / old for old, new in itertools.pairwise(signals)]
+    return signals, np.prod(ratios) ** (1 / len(ratios))
+
+
+def signals_by_torch(a):
+    layers = torch.from_numpy(a)
+    signals = layers.var(dim=1, correction=0).mean(dim=1).sqrt()
+    return signals, (signals[-1] / signals[0]).pow(1 / (len(a) - 1))
+
+
 # --- update_to_data_ratio ------------------------------------------------------------
 
 
@@ -133,6 +157,7 @@ class TestBank(BankTests):
             Recorder(),
         ),
         "saturation_fraction": (by_distance, by_loops, by_torch),
+        "layer_signals": (by_centering, unit_by_unit, signals_by_torch),
         "update_to_data_ratio": (with_deep_copy, with_numpy, with_tensors),
     }
 

@@ -345,13 +345,17 @@ def test_a_referred_network_has_two_faults_that_leave_traces():
 RIGHT = dict(clinic.STEPS)
 
 
+def one_array(made):
+    return isinstance(made, np.ndarray)
+
+
 @pytest.mark.parametrize("name", [n for n in RIGHT if n != "norm_forward"])
 def test_a_mend_is_used_and_a_wrong_one_shows(name):
     """Right mends change nothing; the same one, off by a factor, spoils a gradient."""
 
     def off(*args):
         made = RIGHT[name](*args)
-        return 2 * made if name == "relu_backward" else tuple(2 * g for g in made)
+        return 2 * made if one_array(made) else tuple(2 * g for g in made)
 
     x, labels = batch(EQUAL)
     plain = clinic.Clinic(EQUAL).randomize().gradients(x, labels)
@@ -361,6 +365,47 @@ def test_a_mend_is_used_and_a_wrong_one_shows(name):
         assert mended.keys() == plain.keys()
         close = [np.allclose(mended[n], plain[n], rtol=1e-9, atol=1e-12) for n in plain]
         assert all(close) is same
+
+
+@pytest.mark.parametrize("faults", [(), ("normalized logits",)])
+def test_all_mends_together_are_right_at_every_width(faults):
+    dims = (6, 5, 4, 3)
+    network = clinic.Clinic(dims, faults, mends=RIGHT).randomize()
+    assert not wrong(clinic.examine(network, *batch(dims)))
+    losses = [network.step(*batch(dims), lr=0.1) for _ in range(20)]
+    assert losses[-1] < losses[0]
+
+
+@pytest.mark.parametrize("fault", ["W too early", "b too early"])
+def test_a_mended_factor_leaves_the_other_faults_where_they_are(fault):
+    mends = {"parameter_gradients": clinic.parameter_gradients}
+    network = clinic.Clinic(EQUAL, [fault, "normalized logits"], mends=mends)
+    report = clinic.examine(network.randomize(), *batch(EQUAL))
+    assert wrong(report) == [f"{fault[0]}{k}" for k in (3, 2, 1)]
+
+
+def test_a_mended_output_layer_is_the_loss_too():
+    def twice(*args):
+        return tuple(2 * made for made in clinic.output_layer(*args))
+
+    x, labels = batch(EQUAL)
+    network = clinic.Clinic(EQUAL, mends={"output_layer": twice}).randomize()
+    want = 2 * clinic.Clinic(EQUAL).randomize().loss(x, labels)
+    assert np.isclose(network.loss(x, labels), want, rtol=1e-12)
+    assert not wrong(clinic.examine(network, x, labels))
+
+
+def test_a_mended_normalization_keeps_its_digits_in_float32():
+    x, _ = batch(EQUAL, n=200)
+    sick = clinic.Clinic(EQUAL, ["one-pass variance"], dtype=np.float32)
+    mends = {"normalize": clinic.normalize}
+    healed = clinic.Clinic(EQUAL, ["one-pass variance"], 0, np.float32, mends)
+    want = clinic.Clinic(EQUAL).forward(x)[0]
+    far = (x + 3_000).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        off = [np.abs(n.forward(far)[0] - want).max() for n in (sick, healed)]
+    assert not off[0] < 0.1
+    assert off[1] < 0.1
 
 
 def test_a_mended_norm_trains_the_statistics_and_predicts_with_them():

@@ -133,9 +133,7 @@ def test_torch_comes_from_the_cpu_index_and_nothing_else_does(course, ordinary):
 
 @linux
 def test_a_dead_cpu_index_means_the_ordinary_build(course, ordinary):
-    began = time.process_time()
     said = set_up(course, ordinary, "http://127.0.0.1:9/cpu")
-    assert time.process_time() - began < 60
     words = re.findall(r"^PyTorch's build without GPU libraries.*$", said, re.MULTILINE)
     assert len(words) == 1 and "9 GB of disk" in words[0]
     assert installed(course)["torch"] == "2.15.0"
@@ -175,12 +173,10 @@ with open(course.LOCK, "a+b") as lock:
     ids=lambda answer: answer.__name__,
 )
 def test_an_index_that_is_none_is_given_up(empty, ordinary, answer):
-    began = time.monotonic()
     with Index(answer=answer) as cpu:
         code = [sys.executable, "-c", STEP.format(root=str(empty))]
         given = variables(ordinary, cpu.url, PIP_EXTRA_INDEX_URL=ordinary.url)
         found = subprocess.run(code, env=given, capture_output=True, encoding="utf-8")
-    print(f"{answer.__name__}: {time.monotonic() - began:.1f} s")
     assert "light: False" in found.stdout, found.stdout + found.stderr
     assert "The ordinary one follows" in found.stdout
     assert "torch" not in installed(empty)

@@ -36,6 +36,7 @@ def call(box, name, *args):
 
 
 def test_code_runs_and_errors_are_told(box):
+    assert run(box, "import gc\nassert gc.isenabled()") == {}
     assert run(box, "x = 6 * 7\ndef f():\n    return x") == {}
     assert call(box, "f") == 42
     assert run(box, "1 / 0")["error"] == [
@@ -177,7 +178,7 @@ def test_an_answer_that_drips_in_is_stopped():
         began = time.monotonic()
         with pytest.raises(sandbox.Trouble, match="did not stop"):
             box.ask("run", 0.5, source=DRIP)
-        assert time.monotonic() - began < 0.5 + SMALL.stop + 5
+        assert time.monotonic() - began < 60  # the whole answer would take weeks
 
 
 def test_memory_without_a_name_counts():

@@ -109,6 +109,7 @@ def test_the_untouched_notebook_scores_nothing(lesson):
     assert len(scores(stored(lesson))) == len(lesson.of("exercise"))
 
 
+@pytest.mark.long  # every day test_grading_course.py has the sandbox run the same
 @each_lesson
 def test_solutions_score_every_point_with_the_set_up_alone(lesson):
     # leaves need no other cell, so none is run

@@ -11,7 +11,7 @@ import pytest
 pytestmark = pytest.mark.sandbox
 
 ROOT = Path(__file__).resolve().parents[1]
-FIRST, *OTHERS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("*.ipynb"))
 
 
 @pytest.fixture
@@ -105,10 +105,9 @@ def test_torchvision_needs_no_download(fresh_data):
     _prints("60000 10000\n", _offline(fresh_data, "-c", TORCHVISION))
 
 
-# each takes as long as its lesson; one is enough for every day
-@pytest.mark.parametrize(
-    "name", [FIRST, *(pytest.param(name, marks=pytest.mark.long) for name in OTHERS)]
-)
+# each takes as long as its lesson, and nbval runs its cells every day
+@pytest.mark.long
+@pytest.mark.parametrize("name", NOTEBOOKS)
 def test_a_stored_notebook_runs_and_agrees(fresh_data, name):
     options = ["-q", "--nbval", "-p", "no:cacheprovider", "-p", "no:xdist"]
     run = _offline(fresh_data, "-m", "pytest", *options, f"notebooks/{name}")

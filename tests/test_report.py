@@ -497,3 +497,10 @@ def test_pages_can_be_read_by_everybody_and_load_nothing(tmp_path, browser, widt
     tab.keyboard.press("Enter")  # closes it: a failed check is open at first
     assert tab.locator("details[open]").count() == 0
     tab.close()
+
+
+@pytest.mark.parametrize("size", [r"\big", r"\Bigl", r"\biggr", r"\Bigg"])
+def test_formulas_with_large_brackets_are_drawn(size):
+    page = f"<p>$$dx = {size}(dy - \\operatorname{{mean}}(dy){size})$$</p>"
+    assert "data:image/png" in markup.drawn(page)
+    assert "data:image" not in markup.drawn("<p>$$x \\Bigland$$</p>")

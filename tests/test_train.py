@@ -114,6 +114,25 @@ def test_batches_cover_each_epoch_once_in_an_order_of_their_seed():
     assert not torch.equal(torch.cat(train.shuffled_batches(50, 16, 1, 5)), first)
 
 
+def test_fit_takes_its_steps_and_measures_with_what_it_is_given(toy):
+    calls = []
+
+    def take_step(model, x, y, lr):
+        calls.append((len(x), lr))
+        return 7.0
+
+    def measure(model, x, y):
+        return len(x), 0.5
+
+    model = small_mlp()
+    before = state(model)
+    given = {"take_step": take_step, "measure": measure}
+    history = train.fit(model, toy, 0.3, epochs=1, batch_size=100, **given)
+    assert calls == [(100, 0.3), (100, 0.3)] and same_state(model, before)
+    assert set(history.loss) == {7.0} and set(history.test_accuracy) == {0.5}
+    assert set(history.test_loss) == {len(toy.x_test)}
+
+
 def test_history_records_what_happened(toy):
     model = small_mlp()
     digits = toy

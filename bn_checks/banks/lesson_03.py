@@ -248,6 +248,101 @@ def by_size(a, low, high, margin=0.05):
     return (np.abs(a) > high - margin * (high - low)).mean(axis=0)
 
 
+# --- layer_signals -------------------------------------------------------------------
+
+
+def signal_cases(rng):
+    def case(L, N, D):
+        # units differ more than samples do, and the signal falls unevenly
+        means, spreads = rng.normal(0, 2, (L, 1, D)), rng.uniform(0.2, 1.5, (L, 1, D))
+        fall = np.cumprod(rng.uniform(0.2, 0.9, L)).reshape(L, 1, 1)
+        return (means + fall * spreads * rng.normal(size=(L, N, D)),)
+
+    return [case(4, 30, 6), case(6, 11, 9)]
+
+
+LAYER_SIGNALS = Exercise(
+    "layer_signals",
+    forms.layer_signals,
+    ("a",),
+    ("signals", "factor"),
+    signal_cases,
+    weights=(2, 1),
+    forms=(forms.layer_signals,),
+)
+
+
+def _factor(signals, steps):
+    return (signals[-1] / signals[0]) ** (1 / steps)
+
+
+@LAYER_SIGNALS.mistake(
+    "pooled spread", S3, "the source tutorial; makemore part 3, cell 15"
+)
+def pooled_spread(a):
+    """units and samples are pooled, so that what differs between units counts as
+    signal"""
+    signals = a.std(axis=(1, 2))
+    return signals, _factor(signals, len(a) - 1)
+
+
+@LAYER_SIGNALS.mistake("spread of the means", S3, "answers to this exercise")
+def spread_of_the_means(a):
+    """the units' means are compared with each other, which is the fixed part"""
+    signals = a.mean(axis=1).std(axis=1)
+    return signals, _factor(signals, len(a) - 1)
+
+
+@LAYER_SIGNALS.mistake("mean of the spreads", S3, "answers to this exercise")
+def mean_of_the_spreads(a):
+    """the root is taken for each unit, before the mean over the units"""
+    signals = a.std(axis=1).mean(axis=1)
+    return signals, _factor(signals, len(a) - 1)
+
+
+@LAYER_SIGNALS.mistake("variance for signal", S3, "answers to this exercise")
+def variance_for_signal(a):
+    """no root is taken: variances stand where the signals should"""
+    signals = a.var(axis=1).mean(axis=1)
+    return signals, _factor(signals, len(a) - 1)
+
+
+@LAYER_SIGNALS.mistake("layers for steps", S3, "answers to this exercise")
+def layers_for_steps(a):
+    """layers are counted where the steps between them should be"""
+    signals = forms.layer_signals(a)[0]
+    return signals, _factor(signals, len(a))
+
+
+@LAYER_SIGNALS.mistake("all layers at once", S3, "answers to this exercise")
+def all_layers_at_once(a):
+    """the factor is that of all steps together, not of one"""
+    signals = forms.layer_signals(a)[0]
+    return signals, signals[-1] / signals[0]
+
+
+@LAYER_SIGNALS.mistake("mean of the ratios", S3, "answers to this exercise")
+def mean_of_the_ratios(a):
+    """ratios are averaged; repeated, their mean does not lead from the first signal to
+    the last"""
+    signals = forms.layer_signals(a)[0]
+    return signals, (signals[1:] / signals[:-1]).mean()
+
+
+@LAYER_SIGNALS.mistake("the last step alone", S3, "answers to this exercise")
+def the_last_step(a):
+    """the last layer is compared with the one before it, and not with the first"""
+    signals = forms.layer_signals(a)[0]
+    return signals, signals[-1] / signals[-2]
+
+
+@LAYER_SIGNALS.mistake("from the last to the first", S3, "answers to this exercise")
+def from_the_last(a):
+    """the factor leads from the last layer to the first"""
+    signals = forms.layer_signals(a)[0]
+    return signals, 1 / _factor(signals, len(a) - 1)
+
+
 # --- update_to_data_ratio ------------------------------------------------------------
 
 
@@ -341,4 +436,9 @@ def spread_for_size(model, step):
     return _ratios(model, step, lambda old, new: (new - old).std() / old.std())
 
 
-EXERCISES = (RECORD_ACTIVATIONS, SATURATION_FRACTION, UPDATE_TO_DATA_RATIO)
+EXERCISES = (
+    RECORD_ACTIVATIONS,
+    SATURATION_FRACTION,
+    LAYER_SIGNALS,
+    UPDATE_TO_DATA_RATIO,
+)

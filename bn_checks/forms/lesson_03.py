@@ -2,6 +2,7 @@
 
 import copy
 
+import numpy as np
 import torch
 
 
@@ -38,3 +39,11 @@ def update_to_data_ratio(model, step):
         ((new - old).norm() / old.norm()).item()
         for old, new in zip(before, weights, strict=True)
     ]
+
+
+def layer_signals(a):
+    axes, L = 1, len(a)
+    var = a.var(axes)
+    signals = np.sqrt(var.mean(1))
+    factor = (signals[-1] / signals[0]) ** (1 / (L - 1))
+    return signals, factor

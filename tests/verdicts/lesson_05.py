@@ -28,11 +28,11 @@ def lesson(seeds=FIRST, samples=USUAL):
 
 
 @cache
-def trained(norm, batch_size, times=1, seeds=FIRST, samples=USUAL):
+def trained(norm, batch_size, times=1, seeds=FIRST, samples=USUAL, eps=1e-5):
     """Mean accuracies: training, test, test as one batch. times the lesson's rate."""
     rate = 0.1 * batch_size / 32 * times
     with np.errstate(all="ignore"):
-        found = lesson(seeds, samples).train_nets(norm, batch_size, rate)
+        found = lesson(seeds, samples).train_nets(norm, batch_size, rate, eps)
     return [float(values.mean()) for values in found]
 
 
@@ -80,7 +80,7 @@ def _noise(found, digit, draw, N, one_class=False, draws=200):
     return norms.normalize_forward(batches, (1,))[0][:, 0].std(0).mean()
 
 
-@proof("5b", "rate", "seeds", "steps")
+@proof("5b", "rate", "seeds", "steps", "eps")
 def batches_of_two(row):
     def best(norm, seeds, samples):
         return max(trained(norm, 2, t, seeds, samples)[1] for t in TIMES)
@@ -88,8 +88,16 @@ def batches_of_two(row):
     batch = max(best("batch", *choice) for choice in choices()[:2])
     layer = min(best("layer", *choice) for choice in choices()[:2])
     row.says(
-        f"{either(batch < layer, 'holds', 'fails')} at N = 2, best of seven rates: batch norm "
+        f"{either(batch < layer, 'holds', 'fails')} at N = 2 and ε = 1e-5, best of seven rates: batch norm "
         f"below {100 * batch // 5 * 5 + 5:.0f} %, layer norm above {100 * layer // 5 * 5:.0f} %"
+    )
+    large = min(
+        max(trained("batch", 2, t, s, USUAL, 1.0)[1] for t in (2, 8))
+        for s in (FIRST, OTHER)
+    )
+    row.says(
+        f"ε: at 1 batch norm is {either(large > batch, 'above', 'below')} "
+        f"{100 * large // 5 * 5:.0f} %"
     )
     long = best("batch", *choices()[2])
     row.says(
