@@ -4,6 +4,8 @@ import numpy as np
 
 from .engine import Property, difference
 
+FAR = 1e8
+
 
 def batch(rng, N, D):
     """A batch whose features differ in mean, spread and skew, with gamma and beta."""
@@ -30,6 +32,25 @@ def same_dtype(outputs, asked=None):
         return [f"{n} is not float32 although x is" for n in wrong]
 
     return Property("float32 in, float32 out", test, 0)
+
+
+def keeps_digits(shifted=0):
+    """Property: y stays the same, far from 0, when argument number `shifted` moves."""
+
+    def test(trial):
+        trial.needs(0)
+        args = list(trial.cases[0])
+        args[shifted] = args[shifted] + FAR
+        ys = []
+        for _ in range(2):
+            ys.append(trial.exercise.run(trial.student, args)[0][0])
+            args[shifted] = args[shifted] - FAR  # without rounding
+        far, near = ys
+        if far.shape == near.shape and np.allclose(far, near, rtol=1e-4, atol=1e-4):
+            return ()
+        return (f"values near {FAR:.0e} give another y than the same values near 0",)
+
+    return Property("keeps its digits far from 0", test, 0)
 
 
 def _as_float32(a):

@@ -19,6 +19,7 @@ from .relations import degenerate, localized, near, relation
 from .score import FAILS, Diagnosis
 from .words import be, comes_out, your
 
+OTHER_SIGN = "has the other sign"
 TRIED = 6  # edits that fit the index
 SHAPES = "comes with", "holds", "is transposed", "is not yet", "is a whole matrix"
 STATED = *SHAPES, "has the digits", "differs", "is a count"
@@ -28,7 +29,10 @@ def explained(trial, rows):
     """The rows; the first failing one carries the diagnosis, if there is one."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")
-        found = _diagnosed(trial, rows)
+        try:
+            found = _diagnosed(trial, rows)
+        except Exception:  # rows reach the student, whatever came back
+            found = None
     if found is None:
         return rows
     at = next(i for i, row in enumerate(rows) if row.state == FAILS)
@@ -106,7 +110,10 @@ class Answer:
         if len(words) != 1 or not self.there:
             return None
         [says] = words
-        return Diagnosis(says, f"{says[0].upper()}{says[1:]}.")
+        first = says.split()[0]
+        named = first in self.names or "_" in first
+        told = f"Your {says}" if named else says[0].upper() + says[1:]
+        return Diagnosis(says, f"{told}.")
 
     def _shapes(self):
         """Whether all that is wrong is where the right numbers stand."""
@@ -122,7 +129,10 @@ class Answer:
         if all(w.dtype.kind == "i" and not w.any() for w in want):  # a count of faults
             counts = dict.fromkeys(str(g) for g in got)
             return f"is a count that ought to be 0, and is {' or '.join(counts)}"
-        return relation(got, want, others, self.cases, self.exercise.inputs)
+        facts = self.cases, self.exercise.inputs, self.exercise.driven
+        if self._counts(k) and any(np.any(g % 1) for g in got):
+            return "is no whole number"
+        return relation(got, want, others, *facts)
 
     def column(self, results, k):
         return [outputs[k] for outputs in results]
@@ -138,6 +148,9 @@ class Answer:
             return Diagnosis(mistake.name, says, mistake.section)
         if empty:
             return Diagnosis(empty, empty)
+        if all(self._relation(k) == OTHER_SIGN for k in self.wrong):
+            says = f"{your(names)} {_plural(OTHER_SIGN, names)}."
+            return Diagnosis(OTHER_SIGN, says)
         edit = self._edit()
         return edit and Diagnosis(edit.clause, comes_out(names, edit.told(names)))
 
@@ -207,7 +220,7 @@ class Answer:
     def _sentence(self, names, kind, words):
         if kind == "when":
             return comes_out(names, words)
-        return f"{your(names)} {_plural(words) if be(names) == 'are' else words}."
+        return f"{your(names)} {_plural(words, names)}."
 
     def _of(self, k, sections):
         """("when", clause) or ("", relation) for one output; "" for nothing."""
@@ -219,9 +232,21 @@ class Answer:
         for mistake in self.exercise.mistakes:
             if mistake.shows is None and self._gives(mistake.code, [k]):
                 return "when", mistake.clause
-        if edit := self._edit([k]):
+        if not self._counts(k) and (edit := self._edit([k])):
             return "when", edit.told([self.names[k]])
+        found = found or self._shape(k)
         return ("", found) if found else ""
+
+    def _counts(self, k):
+        """Whether output k is made of whole numbers, which agree by accident."""
+        return all(w.dtype.kind in "iu" for w in self.column(self.want, k))
+
+    def _shape(self, k):
+        """What is to be said of an output whose shape is wrong; "" if it is not."""
+        for got, want in zip(self.got, self.want, strict=True):
+            if got[k].shape != want[k].shape:
+                return f"comes in shape {got[k].shape}, want {want[k].shape}"
+        return ""
 
     def _localized(self):
         for k in self.wrong:
@@ -235,7 +260,9 @@ def _framed(names, clause):
     return clause if clause[0].isupper() else comes_out(names, clause)
 
 
-def _plural(words):
+def _plural(words, names):
+    if be(names) == "is":
+        return words
     for one, many in (
         ("is ", "are "),
         ("comes ", "come "),

@@ -81,7 +81,8 @@ class Form:
                     likely = cost + 0.6 * (said != clause)
                     where = self._where(clause, node)
                     single.append(Edit(said, likely, (place,), where))
-                    groups.setdefault((kind, clause, cost), []).append(place)
+                    if kind != "turn":  # its clause does not say what is turned
+                        groups.setdefault((kind, clause, cost), []).append(place)
         everywhere = [
             Edit(clause, cost - 0.2, tuple(places))
             for (_, clause, cost), places in groups.items()

@@ -234,10 +234,22 @@ class Trial:
 
     def __init__(self, exercise, student, seed):
         self.exercise, self.student, self.seed = exercise, student, seed
-        self.rng = exercise.rng(seed)  # a row has its own
-        self.cases = exercise.cases(self.rng)
+        self.cases = exercise.cases(exercise.rng(seed))
         self.wanted = [exercise.run(exercise.reference, args)[0] for args in self.cases]
-        self._got = {}
+        self._got, self._row, self._rng = {}, "", None
+
+    def begin(self, row):
+        """From here on, random numbers are those of the row of this title."""
+        self._row, self._rng = row, None
+
+    @property
+    def rng(self):
+        """The generator of the row that is tried; many need none."""
+        if self._rng is None:
+            self._rng = np.random.default_rng(
+                [self.seed, zlib.crc32(self._row.encode())]
+            )
+        return self._rng
 
     def of(self, student):
         """The same trial of another object."""
@@ -373,7 +385,8 @@ class Exercise:
         self.drive = drive or (lambda student, *args: student(*args))
         self.forms, self.broken, self.tolerance = tuple(forms), None, tolerance
         weights = weights or [1.0] * len(outputs)
-        returns = f" and returns {', '.join(outputs)}" if drive is None else ""
+        self.driven = drive is not None
+        returns = "" if self.driven else f" and returns {', '.join(outputs)}"
         values = [
             Property(f"values of {out}", _values_test(k), weight, k)
             for k, (out, weight) in enumerate(zip(outputs, weights, strict=True))
@@ -440,7 +453,7 @@ class Exercise:
         return Score(share * points, self.name, points, rows)
 
     def _row(self, prop, trial):
-        trial.rng = np.random.default_rng([trial.seed, zlib.crc32(prop.title.encode())])
+        trial.begin(prop.title)
         try:
             detail = tuple(prop.test(trial) or ())
         except NotJudged as cause:

@@ -22,7 +22,7 @@ from .engine import Failed, NotAttempted
 PATH = Path(__file__).with_name("edits.json")
 SEED = 20_150_211  # of the inputs on which edits and answers are compared
 CLOSE = 2e-4  # relative: float32 answers are looked up, too
-MOST = 900  # edits of an exercise, the likeliest
+MOST = 1100  # edits of an exercise, the likeliest
 
 
 @cache
@@ -92,9 +92,19 @@ def made(exercise):
     values = np.array([found for *_, found in rows], "<f4")
     return {
         "digest": digest(exercise),
-        "edits": _packed(places),
-        "values": _packed(values),
+        "edits": _packed(places.tobytes()),
+        "values": _packed(_shortened(values)),
     }
+
+
+def _shortened(values):
+    """Three of the four bytes of each number: CLOSE asks for no more digits."""
+    return values.view("u1").reshape(-1, 4)[:, 1:].tobytes()
+
+
+def _lengthened(data):
+    short = np.frombuffer(data, "u1").reshape(-1, 3)
+    return np.insert(short, 0, 0, axis=1).view("<f4").astype(float).ravel()
 
 
 def _numbers_of(exercise, form, edit):
@@ -116,8 +126,8 @@ def _key(values):
     return tuple(f"{value:.6g}" for value in np.ravel(values))
 
 
-def _packed(array):
-    return base64.b64encode(array.tobytes()).decode()
+def _packed(data):
+    return base64.b64encode(data).decode()
 
 
 def digest(exercise):
@@ -146,11 +156,17 @@ def _stored():
 
 @cache
 def stored(exercise):
-    """Places (form, edit) and numbers (edits, outputs) of an exercise."""
+    """Places (form, edit) and numbers (edits, outputs) of an exercise.
+
+    None where the index is older than the exercise: a check has to run all the same.
+    """
     facts = _stored().get(exercise.name, {"edits": "", "values": ""})
     places = np.frombuffer(base64.b64decode(facts["edits"]), "<u2").reshape(-1, 2)
-    values = np.frombuffer(base64.b64decode(facts["values"]), "<f4").astype(float)
-    return places, values.reshape(len(places), len(exercise.outputs))
+    values = _lengthened(base64.b64decode(facts["values"]))
+    shape = len(places), len(exercise.outputs)
+    if values.size != shape[0] * shape[1]:
+        return places[:0], np.zeros((0, shape[1]))
+    return places, values.reshape(shape)
 
 
 def like(exercise, found, outputs):
@@ -162,7 +178,8 @@ def like(exercise, found, outputs):
     hits = np.flatnonzero(near[:, outputs].all(axis=1))
     for hit in hits:
         form, number = places[hit]
-        yield forms(exercise)[form], forms(exercise)[form].edits[number]
+        if form < len(forms(exercise)) and number < len(forms(exercise)[form].edits):
+            yield forms(exercise)[form], forms(exercise)[form].edits[number]
 
 
 def text(exercises, old=None):

@@ -9,7 +9,7 @@ from itertools import product
 
 import numpy as np
 
-LOST = "comes with the right numbers in shape {got}, want {want}"
+LOST = "comes with the right numbers in shape {}, want {}"
 
 
 def near(a, b, rtol=1e-6):
@@ -45,7 +45,7 @@ def _given(got, argument):
     )
 
 
-def relation(got, want, others, cases, inputs):
+def relation(got, want, others, cases, inputs, stacked=False):
     """The first relation that holds on every case, as what "Your y ..." is or does.
 
     Args:
@@ -53,16 +53,45 @@ def relation(got, want, others, cases, inputs):
         others: pairs of name and right values of the other outputs.
         cases: the arguments of every case.
         inputs: their names.
+        stacked: whether a driver deals them out, so that their axes are not those of
+            the student's arrays.
     """
     pairs = list(zip(got, want, strict=True))
-    for phrase, rule in RULES:
-        if all(_holds(rule, g, w) for g, w in pairs):
-            shapes = {"got": pairs[0][0].shape, "want": pairs[0][1].shape}
-            return phrase.format(**shapes)
+    shapes = [(g.shape, w.shape) for g, w in pairs if g.shape != w.shape]
+    if shapes and all(near(g.ravel(), w.ravel()) for g, w in pairs):
+        return LOST.format(*shapes[0])
+    whole = all(w.dtype.kind in "iu" for _, w in pairs)
+    if found := _ruled(pairs, WHOLE if whole else RULES):
+        return found
     for name, values in others:
         if all(near(g, v) for g, v in zip(got, values, strict=True)):
             return f"is what {name} ought to be"
-    return _counted(pairs, cases, inputs) or _from_inputs(got, cases, inputs)
+        if whole:
+            continue  # whole numbers agree by accident
+        if _joined(pairs, values, np.add):
+            return f"has {name} added to it"
+        if _joined(pairs, values, np.multiply):
+            return f"is multiplied by {name}"
+    counted = _counted(pairs, cases, inputs, stacked)
+    return counted or ("" if stacked else _from_inputs(got, cases, inputs))
+
+
+def _ruled(pairs, rules):
+    """The first rule that holds, if need be only on the cases that are wrong."""
+    wrong = [(g, w) for g, w in pairs if not near(g, w)]
+    places = "" if len(wrong) == len(pairs) else ", where it is wrong"
+    for phrase, rule in rules if len(wrong) > 1 else ():
+        if all(_holds(rule, g, w) for g, w in wrong):
+            return phrase + places
+    return ""
+
+
+def _joined(pairs, values, how):
+    """Whether what came is the right one with another output in it."""
+    alike = all(g.shape == v.shape for (g, _), v in zip(pairs, values, strict=True))
+    return alike and all(
+        near(g, how(w, v)) for (g, w), v in zip(pairs, values, strict=True)
+    )
 
 
 def _holds(rule, g, w):
@@ -90,14 +119,15 @@ def _digits(limit):
 RULES = (
     ("has the digits of float32 only", _digits(3e-6)),
     ("differs from the right one in the fifth digit or later", _digits(3e-5)),
-    (LOST, lambda g, w: g.shape != w.shape and near(g.squeeze(), w.squeeze())),
     (
         "is transposed",
         lambda g, w: g.shape == w.T.shape and w.ndim > 1 and near(g, w.T),
     ),
     (
         "holds the right numbers in other places",
-        lambda g, w: g.size == w.size > 1 and near(np.sort(g, None), np.sort(w, None)),
+        lambda g, w: (
+            g.shape == w.shape != () and near(np.sort(g, None), np.sort(w, None))
+        ),
     ),
     (
         "is a whole matrix: its diagonal is right",
@@ -114,6 +144,7 @@ RULES = (
     ("is what it ought to be without its signs", _same(np.abs)),
     ("is 1 too large everywhere", _same(lambda w: w + 1)),
     ("is 1 too small everywhere", _same(lambda w: w - 1)),
+    ("is the angle that belongs to what it ought to be", _same(np.arccos)),
     ("is the logarithm of what it ought to be", _same(np.log)),
     ("is the logarithm to base 10 of what it ought to be", _same(np.log10)),
     (
@@ -135,12 +166,20 @@ RULES = (
 )
 
 
+WHOLE = (
+    ("is 1 too large everywhere", _same(lambda w: w + 1)),
+    ("is 1 too small everywhere", _same(lambda w: w - 1)),
+    ("is 1 where 0 is right, and 0 where 1 is", _same(lambda w: 1 - w)),
+    ("is twice what it ought to be", _same(lambda w: 2 * w)),
+)
+
+
 def _reduces(g, w, how):
     axes = range(g.ndim)
     return any(near(np.squeeze(how(g, a)), np.squeeze(w)) for a in axes)
 
 
-def _counted(pairs, cases, inputs):
+def _counted(pairs, cases, inputs, stacked):
     """A factor that is a length of an axis, or n / (n − 1) of one."""
     factors = [_factor(g, w) for g, w in pairs]
     if any(f is None for f in factors):
@@ -155,7 +194,8 @@ def _counted(pairs, cases, inputs):
             except (IndexError, ZeroDivisionError, ValueError):
                 continue
             if ok and len(set(lengths)) > 1:
-                return words.format(f"the length of axis {axis} of {inputs[k]}")
+                which = "an axis" if stacked else f"axis {axis}"
+                return words.format(f"the length of {which} of {inputs[k]}")
     if len(factors) > 1 and all(near(f, factors[0]) for f in factors):
         return f"is {factors[0]:.4g} times what it ought to be"
     return ""
@@ -188,15 +228,22 @@ def _from_inputs(got, cases, inputs):
     """A statistic of an argument along some axis."""
     for (word, how), k, axis in product(HOW.items(), range(len(inputs)), (0, 1, None)):
         try:
-            made = [how(args[k], axis) for args in cases]
+            made = [how(args[k], axis, keepdims=True) for args in cases]
         except Exception:  # no array, or no such axis
             continue
-        if all(
-            near(np.squeeze(g), np.squeeze(m)) for g, m in zip(got, made, strict=True)
-        ):
+        if all(_spread_out(g, m) for g, m in zip(got, made, strict=True)):
             where = "over everything" if axis is None else f"along axis {axis}"
             return f"is the {word} of {inputs[k]} {where}"
     return ""
+
+
+def _spread_out(got, made):
+    """Whether got is made, whether its averaged axes are gone, kept or filled up."""
+    if near(np.squeeze(got), np.squeeze(made)):
+        return True
+    axes = zip(np.shape(made), got.shape, strict=False)
+    alike = np.ndim(made) == got.ndim and all(m in (1, g) for m, g in axes)
+    return alike and near(got, np.broadcast_to(made, got.shape))
 
 
 def localized(got, want):

@@ -31,15 +31,20 @@ OPERATIONS = {
         ("drop", "{b} is left out", 1.2, "a"),
         ("drop", "{a} is left out", 1.2, "b"),
         ("*", "{b} is multiplied by, not added", 3.5, "a * b"),
+        ("twice", "{b} is added twice", 2.4, "a + b + b"),
+        ("twice", "{a} is added twice", 2.4, "a + a + b"),
     ),
     ast.Sub: (
         ("+", "{b} is added, not subtracted", 1.5, "a + b"),
         ("drop", "{b} is not subtracted", 1.1, "a"),
         ("turn", "a difference is taken the other way round", 1.6, "b - a"),
         ("drop", "{a} is left out", 2, "-b"),
+        ("only", "{b} alone is left", 2.2, "b"),
+        ("twice", "{b} is subtracted twice", 2.4, "a - b - b"),
     ),
     ast.Mult: (
         ("/", "a term is divided by {b}, not multiplied", 2, "a / b"),
+        ("/", "a term is divided by {a}, not multiplied", 2.1, "b / a"),
         ("drop", "{b} is left out as a factor", 1.2, "a"),
         ("drop", "{a} is left out as a factor", 1.2, "b"),
         ("twice", "{b} comes twice as a factor", 2, "a * b * b"),
@@ -52,6 +57,7 @@ OPERATIONS = {
         ("turn", "a quotient is upside down", 1.6, "b / a"),
         ("twice", "{b} divides twice", 2, "a / b / b"),
         ("drop", "{a} is left out", 2, "1 / b"),
+        ("-", "{b} is subtracted, and nothing is divided by it", 3, "a - b"),
     ),
     ast.Pow: (
         ("drop", "the power of {a} is left out", 1.5, "a"),
@@ -60,7 +66,7 @@ OPERATIONS = {
     ast.MatMult: (
         ("drop", "the product with {b} is left out", 1.5, "a"),
         ("drop", "the product with {a} is left out", 1.5, "b"),
-        ("turn", "{a} and {b} are exchanged in a matrix product", 2, "b @ a"),
+        ("exchange", "{a} and {b} are exchanged in a matrix product", 2, "b @ a"),
         ("T", "the product of {a} and {b} goes back to front", 2, "(a @ b).T"),
         ("*", "{a} and {b} are multiplied entry by entry", 2, "a * b"),
     ),
@@ -69,6 +75,11 @@ OPERATIONS = {
         ("drop", "only the lower end counts", 0.8, "a"),
         ("drop", "only the upper end counts", 0.8, "b"),
     ),
+}
+# the same below a line, where a factor divides
+TURNED = {
+    "/": "a term is multiplied by {b}, not divided",
+    "*": "a term is divided by {b}, not multiplied",
 }
 # np.sqrt(node), and np.sqrt(a + b) where b is eps
 ROOTS = (
@@ -129,7 +140,7 @@ SPECIAL = {
         ("count", "{} is one too small", 0.9, "(a - 1)"),
         ("count", "{} is one too large", 1.4, "(a + 1)"),
     ),
-    ("var", "running_var", "v", "ms"): (
+    ("var", "running_var", "v", "new_v", "ms"): (
         ("root", "the root of {0} stands where {0} belongs", 0.9, "np.sqrt(a)"),
     ),
     ("running_mean",): (
@@ -149,14 +160,25 @@ SPECIAL = {
             "a * len(x) / max(len(x) - 1, 1)",
         ),
     ),
-    ("n",): (("same", "every group counts the same", 0.6, "0 * a + 1"),),
+    ("mask",): (("inverse", "{} is read the other way round", 1.2, "~a"),),
+    ("gradient",): (
+        ("sign", "only the signs of the gradient count", 1.8, "a.sign()"),
+        (
+            "mean",
+            "the gradient is divided by the number of samples",
+            1.6,
+            "a / len(x)",
+        ),
+    ),
+    ("g",): (("unit", "{} is scaled to length 1", 1.6, "(a / np.linalg.norm(a))"),),
+    ("n",): (("same", "every part counts the same", 0.6, "0 * a + 1"),),
     ("share_a", "share_b"): (("half", "both groups count the same", 0.8, "0.5"),),
 }
 COMPARED = {
-    ast.Lt: (ast.Gt, ast.LtE),
-    ast.Gt: (ast.Lt, ast.GtE),
-    ast.LtE: (ast.GtE, ast.Lt),
-    ast.GtE: (ast.LtE, ast.Gt),
+    ast.Lt: (ast.Gt, ast.LtE, ast.GtE),
+    ast.Gt: (ast.Lt, ast.GtE, ast.LtE),
+    ast.LtE: (ast.GtE, ast.Lt, ast.Gt),
+    ast.GtE: (ast.LtE, ast.Gt, ast.Lt),
     ast.Eq: (ast.NotEq,),
     ast.NotEq: (ast.Eq,),
 }
@@ -167,6 +189,12 @@ ROUNDS = (
     ("only the last round of a loop counts", "list(a)[-1:]"),
 )
 SIGNS = {ast.Add: "+", ast.Sub: "-"}
+LENGTHS = "two lengths are subtracted, and not two arrays"
+SIZES = (
+    ("absolute values are added up where a length belongs", "a.abs().sum()"),
+    ("the largest absolute value stands where a length belongs", "a.abs().max()"),
+    ("the square of a length stands where the length belongs", "(a ** 2).sum()"),
+)
 
 
 # --- changes -------------------------------------------------------------------------
@@ -234,7 +262,7 @@ def slips(node, form):
 
     match node:
         case ast.BinOp():
-            yield from _operations(node, say)
+            yield from _operations(node, say, _below(node, form))
         case ast.UnaryOp(op=ast.USub()):
             yield "sign", "a minus sign is left out", 2, put("a", a="operand")
         case ast.Constant(value=bool() as value):
@@ -264,6 +292,14 @@ def _statements(node, form, say):
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))):
             if name not in ("append", "extend", "__init__"):
                 yield f"call {name}", f"{name}() is never called", 1.5, left_out
+            if other := {"train": "eval", "eval": "train"}.get(name):
+                clause = f"{other}() is called where {name}() belongs"
+                yield (
+                    f"mode {name}",
+                    clause,
+                    1.6,
+                    _called(other),
+                )
         case ast.Return(value=ast.Tuple(elts=items)):
             for i, j in combinations(range(len(items)), 2):
                 clause = "two results are returned in each other's place"
@@ -273,9 +309,28 @@ def _statements(node, form, say):
                 yield "loop", clause, 2, _rounds(text)
 
 
-def _operations(node, say):
+def _below(node, form):
+    """Whether a node is what a quotient divides by."""
+    parent = form.parents.get(id(node))
+    return (
+        isinstance(parent, ast.BinOp)
+        and isinstance(parent.op, ast.Div)
+        and parent.right is node
+    )
+
+
+def _called(name):
+    def change(node):
+        node.value.func.attr = name
+        return node
+
+    return change
+
+
+def _operations(node, say, below):
     words = {"a": say(node.left), "b": say(node.right)}
     for kind, clause, cost, text in OPERATIONS.get(type(node.op), ()):
+        clause = TURNED.get(kind, clause) if below else clause
         known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
         clause = clause.format(**words) if known else ""
         yield kind, clause, cost, put(text, a="left", b="right")
@@ -368,6 +423,11 @@ def _is_sum(node):
 
 def _numbers(node, value, form):
     parent = form.parents.get(id(node))
+    if isinstance(parent, ast.Tuple) and isinstance(
+        form.parents.get(id(parent)), ast.Return
+    ):
+        clause = "a result that a rule sets is another number"
+        yield "rule", clause, 2, put("1.0" if value == 0 else "0.0")
     if isinstance(parent, (ast.Slice, ast.Subscript, ast.keyword, ast.Tuple)):
         return
     if form.target(node) in AVERAGED or _is_reduction(parent):
@@ -396,6 +456,7 @@ def _other_numbers(value):
         others |= {1 - value: "taken from 1", 1.0: "left out (as if it were 1)"}
         if value < 1e-3:
             others |= {0.0: "left out (as if it were 0)", value / 1000: "far too small"}
+            others[1000 * value] = "far too large"
     return others
 
 
@@ -414,20 +475,58 @@ def _calls(node, say):
         case ast.Attribute(value=ast.Name(id="np"), attr="ndindex"):
             clause = "the loop runs over the first axis alone"
             yield "loop", clause, 0.9, put("range(a[0])", a="args.0")
+        case ast.Name(id=outer):
+            yield from _own_calls(node, outer)
+        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "minimum") if say(
+            node.args[0]
+        ) and say(node.args[1]):
+            for k in (0, 1):
+                clause = f"only {say(node.args[k])} counts"
+                yield "only", clause, 1, put("a", a=f"args.{k}")
         case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "clip"):
             yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
+        case ast.Attribute(value=ast.Name(id="np"), attr="argmax"):
+            yield (
+                "arg",
+                "the smallest is chosen, not the largest",
+                1,
+                _renamed("argmin"),
+            )
+        case ast.Attribute(value=ast.Name(id="np"), attr="where") if node.args[1:]:
+            clause = "nothing is chosen: one side of a choice always counts"
+            yield "choice", clause, 1.2, put("a", a="args.1")
+            clause = "the two sides of a choice change places"
+            sides = {"c": "args.0", "a": "args.1", "b": "args.2"}
+            yield "choice", clause, 1.4, put("np.where(c, b, a)", **sides)
         case ast.Attribute(value=ast.Name(id="np"), attr=name) if (
             len(node.args) == 1 and name in FUNCTIONS and name not in REDUCTIONS
         ):
             yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
         case ast.Attribute(value=ast.Attribute(attr="linalg"), attr="norm"):
             yield from _lengths(node, say)
+        case ast.Attribute(attr="norm") if not node.args:
+            for clause, text in SIZES:
+                yield "size", clause, 1.9, put(text, a="func.value")
+            if isinstance(node.func.value, ast.BinOp):
+                parts = {"a": "func.value.left", "b": "func.value.right"}
+                yield "lengths", LENGTHS, 1.5, put("a.norm() - b.norm()", **parts)
         case ast.Attribute(attr=name) if name in REDUCTIONS:
             yield from _reductions(node, name, say)
         case ast.Attribute(attr=name) if name in CASTS:
             yield name, f"{name}() is left out", 3, put("a", a="func.value")
         case ast.Attribute(attr="moveaxis"):
             yield "move", "the axes are not exchanged", 1.5, put("a", a="args.0")
+
+
+def _own_calls(node, outer):
+    """Calls of the form's own functions, one around another or not."""
+    match node.args:
+        case [ast.Call(func=ast.Name(id=inner), args=[_])] if inner != outer:
+            clause = f"{inner} and {outer} come in the other order"
+            text = f"{inner}({outer}(a))"
+            yield "order", clause, 1.5, put(text, a="args.0.args.0")
+            clause = f"{inner} is left out"
+            yield "own", clause, 1.6, put(f"{outer}(a)", a="args.0.args.0")
 
 
 def _roots(inside, library):
@@ -446,9 +545,19 @@ def _is_eps(node):
 
 
 def _lengths(node, say):
-    what = say(node.args[0]) or "a difference"
+    inside = node.args[0]
+    less = isinstance(inside, ast.BinOp) and isinstance(inside.op, ast.Sub)
+    what = say(inside) or ("a difference" if less else "an array")
     clause = f"the length of {what} is taken without its root"
     yield "norm", clause, 1.2, put("node ** 2")
+    if not node.keywords:
+        for clause, text in SIZES[:2]:
+            text = text.replace("a.abs()", "abs(a)")
+            yield "size", clause, 1.9, put(text, a="args.0")
+    if less:
+        text = "np.linalg.norm(a) - np.linalg.norm(b)"
+        parts = {"a": "args.0.left", "b": "args.0.right"}
+        yield "lengths", LENGTHS, 1.5, put(text, **parts)
     if node.keywords:
         yield "axis", "lengths run along the other axis", 1.2, _axis("1")
         yield "axis", "one length stands for the whole array", 1.2, _axis("None")
@@ -484,11 +593,33 @@ def _reductions(node, name, say):
         yield "bare", f"{what} is not {done}", 1.2, put("a", a=field)
     if name == "var":
         yield from _variances(node, field)
+    if name == "max":
+        yield "last", "the last one counts, not the largest", 1.5, put("a[-1]", a=field)
+    if not function:
+        yield from _products(node, name, field)
     axis = _axis_of(node, function)
     noun = "the variance" if name == "var" else f"the {name} of {what}"
     for text, words in AXES.items() if axis is not None else ():
         if ast.unparse(axis) != text:
             yield f"axis {text}", f"{noun} runs over {words}", 1.3, _axis(text)
+
+
+def _products(node, name, field):
+    """Of a product that is reduced: the product of what is reduced instead."""
+    inside = _field(node, field)
+    match inside:
+        case ast.BinOp(op=ast.Mult()):
+            rest = ", ".join(map(ast.unparse, [*node.args, *node.keywords]))
+            clause = f"a product of two {name}s stands for the {name} of a product"
+            sides = {"a": f"{field}.left", "b": f"{field}.right"}
+            text = f"a.{name}({rest}) * b.{name}({rest})"
+            yield "product", clause, 1.7, put(text, **sides)
+    if name == "mean":
+        square = isinstance(inside, ast.BinOp) and isinstance(inside.op, ast.Pow)
+        clause = f"{'the mean of squares' if square else 'a mean'} divides by the "
+        text = "node * a.size / (a.size - node.size)"
+        cost = 0.6 if square else 1.8
+        yield "ddof", f"{clause}count minus 1", cost, put(text, a=field)
 
 
 def _renamed(name):
@@ -527,7 +658,11 @@ def _axis_of(node, function):
 
 def _comparisons(node, say):
     what = say(node.left) or "a value"
-    kinds = "is turned around", "takes the limit in, or leaves it out"
+    kinds = (
+        "is turned around",
+        "takes the limit in, or leaves it out",
+        "is turned into its opposite",
+    )
     for word, new in zip(kinds, COMPARED.get(type(node.ops[0]), ()), strict=False):
         yield word, f"the comparison of {what} {word}", 1.8, assign(ops=[new()])
     if isinstance(node.ops[0], ast.Gt):
@@ -537,6 +672,9 @@ def _comparisons(node, say):
 
 def _branches(node):
     test = ast.unparse(node.test)
+    if "last" in test:
+        clause = "what the last layer has to lack comes after it, too"
+        yield "last", clause, 1, assign(test=_without(node.test))
     if "training" not in test:
         if not any(isinstance(n, ast.Raise) for n in ast.walk(node)):
             for value, word in ((True, "always"), (False, "never")):
@@ -554,6 +692,13 @@ def _branches(node):
         yield "running", clause, 0.9, _then_running
         clause = "the running statistics move in evaluation, too"
         yield "leak", clause, 0.8, _moves_always
+
+
+def _without(test):
+    """A test that no longer asks whether this is the last one."""
+    if isinstance(test, ast.BoolOp):
+        return test.values[0]
+    return ast.Constant(True)
 
 
 def _then_running(node):
@@ -599,11 +744,25 @@ def _assignments(node, form, say):
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript() as target]):
             clause = say(target) and f"{say(target)} is not set"
             yield "never", clause, 2, left_out
+        case ast.AugAssign(op=ast.Sub()):
+            clause = "what has to be subtracted is added"
+            yield "aug", clause, 1.2, assign(op=ast.Add())
+        case ast.AugAssign(op=ast.Add(), value=ast.List(elts=[ast.Call(func=made)])):
+            clause = say(made) and f"{say(made)} comes twice"
+            yield "twice", clause, 2, _again
+            clause = say(made) and f"{say(made)} is left out"
+            yield "aug", clause, 1.6, left_out
         case ast.AugAssign(op=ast.Add(), target=target):
             clause = "what has to be added up is replaced"
             replaced = copy.deepcopy(target)
             yield "aug", clause, 2, lambda n: ast.Assign([replaced], n.value)
             yield "aug", "a step is left out", 2.4, left_out
+
+
+def _again(node):
+    """A list to which each item is added twice."""
+    node.value.elts = [*node.value.elts, *copy.deepcopy(node.value.elts)]
+    return node
 
 
 def _attribute(name):

@@ -46,6 +46,26 @@ TERMS = {
     "inner": "the gradient behind the norm",
     "outer": "the gradient at the norm's output",
     "slope": "the term with x_hat",
+    "gradient": "the gradient",
+    "true_size": "the length of truth",
+    "new_m": "the new m",
+    "new_v": "the new v",
+    "target": "the one-hot target",
+    "own_mean": "this worker's own mean",
+    "own_var": "this worker's own variance",
+    "counts": "the counts",
+    "means": "the workers' means",
+    "variances": "the workers' variances",
+    "seen": "the accuracy on training images",
+    "test": "the accuracy on test images",
+    "ratio": "the ratio",
+    "batches": "the number of batches",
+    "columns": "the sum of each column",
+    "lined_up": "the sum of each column times x_hat",
+    "largest": "the largest entry",
+    "changed": "the change",
+    "spread": "the squared distance of the means",
+    "rows": "the rows that are there",
     "share_a": "the share of group a",
     "share_b": "the share of group b",
     "within": "the spread within the groups",
@@ -120,6 +140,7 @@ def _operation(left, op, right, letters):
 def _letters(node):
     """Names in an expression, each once, in order."""
     found = [n.id for n in ast.walk(node) if isinstance(n, ast.Name)]
+    found = [name for name in found if name != "self"]
     found += [n.attr for n in ast.walk(node) if _of_self(n)]
     return list(dict.fromkeys(found))
 

@@ -382,6 +382,21 @@ def mistake_rows(students):
     return [(*key, says.get(key, ""), found[key]) for key in order]
 
 
+def family(mistake):
+    """What a mistake is in any exercise: its name without the place where it is."""
+    return mistake.partition(", at one of its places")[0].partition(", in ")[0]
+
+
+def family_rows(mistakes):
+    """Misconceptions that came up in several exercises, and the exercises."""
+    places, found = {}, Counter()
+    for _, exercise, mistake, _, number in mistakes:
+        places.setdefault(family(mistake), {})[exercise] = None
+        found[family(mistake)] += number
+    order = sorted(found, key=lambda name: (-found[name], name))
+    return [(n, list(places[n]), found[n]) for n in order if len(places[n]) > 1]
+
+
 def awaiting_rows(students):
     """How many answers each question has that await a person, in lesson order."""
     found, places = Counter(), {}
@@ -397,6 +412,7 @@ def awaiting_rows(students):
 
 def overview(environment, students, rejected, others):
     verdicts = [v for student in students for v in student.verdicts.values()]
+    mistakes = mistake_rows(students)
     return environment.get_template("overview.html").render(
         students=students,
         rejected=rejected,
@@ -406,7 +422,8 @@ def overview(environment, students, rejected, others):
         awaiting=awaiting_rows(students),
         lessons=list(lesson_rows(students)),
         exercises=exercise_rows(students),
-        mistakes=mistake_rows(students),
+        mistakes=mistakes,
+        families=family_rows(mistakes),
     )
 
 

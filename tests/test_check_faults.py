@@ -130,7 +130,7 @@ def test_one_output_that_is_none_costs_that_output():
 
     score = judged("batchnorm_backward_staged", no_dmu, points=4)
     assert 2.5 < score < 4
-    assert score.diagnosis == "Dmu is None, want an array of numbers."
+    assert score.diagnosis == "Your dmu is None, want an array of numbers."
 
 
 def test_three_values_for_one_are_told_in_the_words_of_the_exercise():
@@ -266,6 +266,129 @@ def test_other_norms_than_batch_norm_are_tried():
 def test_parameters_with_more_than_two_axes_count():
     mistakes = {m.name: m for m in check.exercise("update_to_data_ratio").mistakes}
     assert fails("update_to_data_ratio", mistakes["matrices only"].code)
+
+
+def one_pass(x, axes):
+    mu = x.mean(axes, keepdims=True)
+    return mu, (x * x).mean(axes, keepdims=True) - mu**2
+
+
+def test_the_difference_of_squares_fails_wherever_something_is_normalized():
+    def layer(x, gamma, beta, eps=1e-5):
+        mu, var = one_pass(x, tuple(range(-gamma.ndim, 0)))
+        return gamma * (x - mu) / np.sqrt(var + eps) + beta
+
+    def instance(x, gamma, beta, eps=1e-5):
+        if x[0, 0].size < 2:
+            raise ValueError
+        mu, var = one_pass(x, tuple(range(2, x.ndim)))
+        gamma, beta = (p.reshape(-1, *[1] * (x.ndim - 2)) for p in (gamma, beta))
+        return gamma * (x - mu) / np.sqrt(var + eps) + beta
+
+    def affine(x, W, b, gamma, beta, axis, eps=1e-5):
+        z = x @ W + b
+        mu, var = one_pass(z, axis)
+        inv_std = 1 / np.sqrt(var + eps)
+        x_hat = (z - mu) * inv_std
+        return np.maximum(gamma * x_hat + beta, 0), x_hat, inv_std
+
+    def in_float64(z):
+        mu, var = one_pass(z.astype(np.float64), 1)
+        return ((z - mu) / np.sqrt(var + 1e-5)).astype(z.dtype)
+
+    assert fails("layernorm_forward", layer)
+    assert fails("instancenorm_forward", instance)
+    assert fails("affine_norm_relu_forward", affine)
+    assert fails("normalize", in_float64)
+    states = rows(judged("layernorm_forward", layer))
+    assert states["values of y"] == HOLDS
+    assert states["keeps its digits far from 0"] == FAILS
+
+
+def test_a_message_holds_statistics_not_samples():
+    def padded(x, gamma, beta, all_gather, eps=1e-5):
+        n = max(size[0] for size in all_gather(np.array([len(x)])))
+        sent = np.full((int(n), x.shape[1]), np.nan)
+        sent[: len(x)] = x
+        whole = np.concatenate(all_gather(sent))
+        whole = whole[~np.isnan(whole[:, 0])]
+        mu, var = whole.mean(0), whole.var(0)
+        return gamma * (x - mu) / np.sqrt(var + eps) + beta, mu, var
+
+    score = judged("sync_batchnorm_forward", padded)
+    assert rows(score)["sends statistics, not samples"] == FAILS
+
+
+def test_a_worker_that_changes_its_samples_is_seen():
+    def in_place(x, gamma, beta, all_gather, eps=1e-5):
+        exercise = check.exercise("sync_batchnorm_forward")
+        result = exercise.reference(x, gamma, beta, all_gather, eps)
+        x -= x.mean(0)
+        return result
+
+    score = judged("sync_batchnorm_forward", in_place)
+    assert rows(score)["leaves its inputs as they were"] == FAILS
+
+
+def test_not_more_than_batch_size_samples_go_through_at_once():
+    def at_once(model, x, y, batch_size=1000):
+        return check.exercise("evaluate").reference(model, x, y, len(x))
+
+    assert "samples_at_once" in judged("evaluate", at_once).diagnosis
+
+
+def test_a_frozen_layer_returns_itself_and_sleepers_are_frozen_too():
+    kinds = torch.nn.BatchNorm1d, torch.nn.BatchNorm2d
+
+    def frozen(model, stay, only_awake=False):
+        for m in model.modules():
+            if isinstance(m, kinds) and (m.training or not only_awake):
+                m.eval()
+                m.requires_grad_(False)
+                m.train = stay(m)
+        return model
+
+    def itself(layer):
+        return lambda mode=True: layer
+
+    def nothing(layer):
+        return lambda mode=True: None
+
+    assert judged("freeze_batchnorm", lambda model: frozen(model, itself)) == 3
+    assert fails("freeze_batchnorm", lambda model: frozen(model, nothing))
+    assert fails("freeze_batchnorm", lambda model: frozen(model, itself, True))
+
+
+def test_two_layers_do_not_share_what_they_keep():
+    class Kept(Layer):
+        last = {}
+
+        def forward(self, x):
+            y = super().forward(x)
+            Kept.last["x_hat"] = self.x_hat
+            return y
+
+        def backward(self, dy):
+            self.x_hat = Kept.last["x_hat"]
+            return super().backward(dy)
+
+    assert fails("batchnorm1d", Kept)
+
+
+def test_arrows_point_in_all_directions_and_have_all_lengths():
+    def arrows(limit, sign):
+        def answer(gradient, truth):
+            a, b = np.linalg.norm(gradient), np.linalg.norm(truth)
+            if min(a, b) < limit:
+                both = float(max(a, b) < limit)
+                return both, both if a < limit else np.inf
+            return sign((gradient * truth).sum() / (a * b)), a / b
+
+        return answer
+
+    assert judged("direction_and_size", arrows(1e-8, float)) == 3
+    assert fails("direction_and_size", arrows(1e-8, abs))
+    assert fails("direction_and_size", arrows(1e-12, float))
 
 
 # --- 6: right answers in other forms -------------------------------------------------

@@ -1,12 +1,18 @@
 """Edits of right answers by another generator than the one that the checks have.
 
 `mutants.py` makes them: an operator, a number, a comparison, a statement left out. They
-are made of the lessons' own solutions, which the checks do not read.
+are made of the lessons' own solutions, which the checks do not read, and of the honest
+solutions that the banks are tried on. A mutant that hangs is stopped and skipped.
 """
 
 import ast
+import contextlib
 import copy
+import importlib
+import inspect
 import random
+import signal
+import textwrap
 import time
 import warnings
 from pathlib import Path
@@ -28,11 +34,43 @@ SECONDS = 5  # a bound against hanging, not a measurement
 DEFINES = {c.function: c for x in load(ROOT)[0] for c in x.of("exercise")}
 
 
+class Hangs(BaseException):
+    """A mutant goes on for ever; no check catches this."""
+
+
+@contextlib.contextmanager
+def limited(seconds):
+    """Inside, `Hangs` is raised when the time is up."""
+
+    def stop(*_):
+        raise Hangs
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
 def sources():
-    """Exercise, source, name and names around it, of every solution."""
+    """Exercise, source, name and names around it, of every solution and variant."""
     space = {"np": np, "torch": torch, "nn": nn, "F": F, "copy": copy}
     for name, cell in DEFINES.items():
         yield name, cell.source, cell.defines, space
+    for number in sorted({check._exercises()[name]["lesson"][:2] for name in DEFINES}):
+        yield from honest(importlib.import_module(f"test_check_lesson_{number}"))
+
+
+def honest(module):
+    """The same of the honest solutions in the tests of a lesson."""
+    [tests] = [t for t in vars(module).values() if getattr(t, "honest", None)]
+    for name, students in tests.honest.items():
+        for student in students:
+            with contextlib.suppress(OSError, TypeError):  # made by a call, no text
+                source = textwrap.dedent(inspect.getsource(student))
+                yield name, source, student.__name__, vars(module)
 
 
 def answers(found=None):
@@ -45,11 +83,10 @@ def answers(found=None):
         for change, twin in mutants(tree):
             space = dict(around)
             try:
-                exec(
-                    compile(ast.fix_missing_locations(twin), "<mutant>", "exec"), space
-                )
+                with limited(SECONDS):
+                    exec(compile(ast.fix_missing_locations(twin), "<m>", "exec"), space)
                 yield name, change, space[defines]
-            except Exception:  # most mutants of signatures make no sense
+            except (Exception, Hangs):  # most mutants of signatures make no sense
                 continue
 
 

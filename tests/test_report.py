@@ -379,6 +379,16 @@ def test_the_overview_counts_mistakes_and_sorts_exercises(tmp_path):
     assert text.index("update_running_stats") < text.index("batchnorm_forward")
 
 
+def test_one_misconception_in_several_exercises_is_one_family():
+    mistakes = [
+        ("01", "batchnorm_forward", "eps is left out", "", 3),
+        ("02", "batchnorm_backward", "eps is left out, in dvar", "", 2),
+        ("05", "layernorm_forward", "the root is left out", "", 4),
+    ]
+    places = ["batchnorm_forward", "batchnorm_backward"]
+    assert report.family_rows(mistakes) == [("eps is left out", places, 5)]
+
+
 def test_the_overview_lists_what_waits(tmp_path):
     students = verdict("ada", **WAITING), verdict("bob", **REVIEW)
     text = overview(written(tmp_path, *students, rejected=[NOTHING]))

@@ -316,7 +316,7 @@ VARIANCE_PATH = Exercise(
     ("dvar",),
     path_cases,
     extra=(same_dtype(("dvar",)),),
-    forms=(variance_reference,),
+    forms=(variance_reference, forms.variance_path),
 )
 
 
@@ -345,7 +345,7 @@ MEAN_PATHS = Exercise(
     ("direct", "through_var"),
     mean_cases,
     extra=(same_dtype(("direct", "through_var")),),
-    forms=(mean_reference,),
+    forms=(mean_reference, forms.mean_paths),
 )
 
 
@@ -398,10 +398,10 @@ FIND_WRONG_BACKWARD = Exercise(
     "find_wrong_backward",
     find_wrong_backward,
     tuple(f"{part} ({name})" for name in SUSPECTS for part in ("x_hat", "dx")),
-    tuple(f"index, {name}" for name in SUSPECTS),
+    tuple(f"index ({name})" for name in SUSPECTS),
     line_up_cases,
     drive=drive_line_ups,
-    forms=(find_wrong_backward,),
+    forms=(forms.find_wrong_backward,),
 )
 
 
@@ -470,7 +470,7 @@ GRADIENTS_AGREE = Exercise(
     "gradients_agree",
     _agreement((0, 1, 2)),
     ("x", "gamma", "beta", "dy", "dx", "dgamma", "dbeta"),
-    tuple(f"verdicts, {fault}" for fault in FAULTS),
+    tuple(f"verdicts ({fault})" for fault in FAULTS),
     claim_cases,
     drive=drive_claims,
     forms=(_agreement((0, 1, 2)),),

@@ -98,7 +98,7 @@ def by_module(model, x, kind):
     return list(seen.values())
 
 
-@RECORD_ACTIVATIONS.mistake("input recorded", S1, "answers to this exercise")
+@RECORD_ACTIVATIONS.mistake("input recorded", S1, "facebookresearch/kill-the-bits #35")
 def input_recorded(model, x, kind):
     """the modules' inputs are recorded, not their outputs"""
     seen = []
@@ -409,13 +409,9 @@ def all_parameters(model, step):
     return _ratios(model, step, lambda old, new: (new - old).norm() / old.norm(), every)
 
 
-@UPDATE_TO_DATA_RATIO.mistake("difference of norms", S8, "answers to this exercise")
-def difference_of_norms(model, step):
-    """two lengths are subtracted, so that a turn of the weights counts nothing"""
-    return _ratios(model, step, lambda old, new: (new.norm() - old.norm()) / old.norm())
-
-
-@UPDATE_TO_DATA_RATIO.mistake("matrices only", S8, "answers to this exercise")
+@UPDATE_TO_DATA_RATIO.mistake(
+    "matrices only", S8, "DrChainsaw/NaiveNASflux.jl #7; keras #21885, review"
+)
 def matrices_only(model, step):
     """parameters with more than two axes, as convolutions have, are left out"""
     before = [p.detach().clone() for p in model.parameters() if p.ndim == 2]
@@ -424,7 +420,7 @@ def matrices_only(model, step):
     return [((new - old).norm() / old.norm()).item() for old, new in pairs]
 
 
-@UPDATE_TO_DATA_RATIO.mistake("by name", S8, "answers to this exercise")
+@UPDATE_TO_DATA_RATIO.mistake("by name", S8, "huggingface/transformers #4360")
 def by_name(model, step):
     """parameters are chosen by the name weight, which gamma bears as well"""
 

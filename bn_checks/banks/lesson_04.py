@@ -107,7 +107,7 @@ MAKE_MLP = Exercise(
     mlp_cases,
     extra=(Property("any widths, also no hidden layer", _any_widths, 0.5),),
     drive=drive_make_mlp,
-    forms=(forms.make_mlp,),
+    forms=(forms.make_mlp, forms.mlp_in_one_loop),
 )
 
 
@@ -119,6 +119,20 @@ MAKE_MLP = Exercise(
 def softmax_at_the_end(dims, activation, norm=None):
     """the network ends with a softmax, although cross-entropy takes logits"""
     return nn.Sequential(*right_layers(dims, activation, norm), nn.Softmax(1))
+
+
+@MAKE_MLP.mistake(
+    "log-softmax at the end", S3, "Randl/MobileNetV2-pytorch #5; AICPS/hw2vec #23"
+)
+def log_softmax_at_the_end(dims, activation, norm=None):
+    """the network ends with a log-softmax, which cross-entropy takes once more"""
+    return nn.Sequential(*right_layers(dims, activation, norm), nn.LogSoftmax(1))
+
+
+@MAKE_MLP.mistake("activation ignored", S3, "snap-stanford/GEARS #42")
+def activation_ignored(dims, activation, norm=None):
+    """the argument activation is not used: there is a ReLU in any case"""
+    return nn.Sequential(*right_layers(dims, nn.ReLU, norm))
 
 
 @MAKE_MLP.mistake(
@@ -209,7 +223,7 @@ TRAIN_STEP = Exercise(
     step_cases,
     weights=(1, 2, 1),
     drive=drive_train_step,
-    forms=(forms.train_step,),
+    forms=(forms.train_step, forms.step_by_hand),
 )
 
 
@@ -337,10 +351,16 @@ EVALUATE = Exercise(
     "evaluate",
     forms.evaluate,
     ("x", "y", "batch_size", "training", "seed"),
-    ("loss", "accuracy", "running_statistics", "training_mode_after"),
+    (
+        "loss",
+        "accuracy",
+        "running_statistics",
+        "training_mode_after",
+        "samples_at_once_above_batch_size",
+    ),
     evaluate_cases,
     extra=(Property("the same whatever the batch size", _one_batch_is_enough, 0.5),),
-    weights=(1, 1, 1, 0.5),
+    weights=(1, 1, 1, 0.5, 0),
     drive=drive_evaluate,
     forms=(forms.evaluate,),
 )

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..common import ALONE, same_dtype
+from ..common import ALONE, keeps_digits, same_dtype
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_05 as forms
 
@@ -63,7 +63,7 @@ LAYERNORM_FORWARD = Exercise(
     ("x", "gamma", "beta", "eps"),
     ("y",),
     sample_cases,
-    extra=(same_dtype(("y",)), ALONE),
+    extra=(same_dtype(("y",)), ALONE, keeps_digits()),
     weights=(2,),
     forms=(forms.layernorm_forward,),
 )
@@ -169,6 +169,7 @@ GROUPNORM_FORWARD = Exercise(
     extra=(
         same_dtype(("y",)),
         ALONE,
+        keeps_digits(),
         Property("refuses a num_groups that does not fit", _refuses_bad_groups, 0.5),
     ),
     weights=(2.5,),
@@ -356,6 +357,7 @@ INSTANCENORM_FORWARD = Exercise(
     extra=(
         same_dtype(("y",)),
         ALONE,
+        keeps_digits(),
         Property(ONE_PIXEL, _refuses_one_pixel, 0.5),
     ),
     weights=(2.5,),
@@ -464,7 +466,7 @@ SPATIAL_BATCHNORM_FORWARD = Exercise(
     ("x", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     image_cases,
-    extra=(same_dtype(("y", "mu", "var"), ("y",)),),
+    extra=(same_dtype(("y", "mu", "var"), ("y",)), keeps_digits()),
     weights=(2, 1, 1),
     forms=(forms.spatial_batchnorm_forward, forms.spatial_by_rows),
 )

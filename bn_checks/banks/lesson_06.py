@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..common import batch
+from ..common import batch, keeps_digits
 from ..drivers.lesson_06 import drive_fully_connected_net
 from ..engine import Exercise, Property
 from ..forms import lesson_06 as forms
@@ -48,6 +48,7 @@ AFFINE_NORM_RELU_FORWARD = Exercise(
     ("x", "W", "b", "gamma", "beta", "axis", "eps"),
     ("y", "x_hat", "inv_std"),
     forward_cases,
+    extra=(keeps_digits(2),),
     weights=(2, 1, 1),
     forms=(forms.affine_norm_relu_forward,),
 )
@@ -491,15 +492,7 @@ def keeps_corrected(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
     return p, m / (1 - beta1**t), v / (1 - beta2**t)
 
 
-@ADAM_STEP.mistake("old moments used", S6, "answers to this exercise")
-def old_moments(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
-    """the step is taken with the old moments, before the gradient has reached them"""
-    new = moments(g, m, v, beta1, beta2)
-    m_hat, v_hat = m / (1 - beta1**t), v / (1 - beta2**t)
-    return p - lr * m_hat / (np.sqrt(v_hat) + eps), *new
-
-
-@ADAM_STEP.mistake("corrected after the root", S6, "answers to this exercise")
+@ADAM_STEP.mistake("corrected after the root", S6, "pytorch #23737, review")
 def corrected_after_the_root(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
     """the correction divides the root of v, not v"""
     m, v = moments(g, m, v, beta1, beta2)

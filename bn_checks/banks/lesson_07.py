@@ -4,6 +4,7 @@ import numpy as np
 
 from bn_helpers.gradcheck import direction_and_size
 
+from ..common import keeps_digits
 from ..drivers.lesson_07 import drive_torch_batchnorm, drive_ward
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_07 as forms
@@ -66,6 +67,8 @@ def arrow_cases(rng):
 
     return [
         case((4, 6), 20, 1),
+        case((3, 4), -2, 1),
+        case((5,), 1e-10, 0.01),
         case((5,), 1e-5, 1e-6),
         case((6, 1), 0.01, 1e-13),
         case((6, 1), 1e-14, 0.01),
@@ -105,7 +108,11 @@ DIRECTION_AND_SIZE = Exercise(
     ("gradient", "truth"),
     ("cosine", "size"),
     arrow_cases,
-    forms=(forms.direction_and_size,),
+    forms=(
+        forms.direction_and_size,
+        forms.direction_by_product,
+        forms.direction_by_squares,
+    ),
 )
 
 
@@ -355,7 +362,7 @@ NORM_FORWARD = Exercise(
     ("z", "gamma", "beta", "running_mean", "running_var", "training"),
     ("y", "running_mean", "running_var"),
     forward_cases,
-    extra=(Property("one sample alone, in evaluation", _one_sample),),
+    extra=(Property("one sample alone, in evaluation", _one_sample), keeps_digits()),
     weights=(2, 1, 1),
     forms=(forms.norm_forward,),
 )
@@ -457,7 +464,7 @@ def relu_on_logits(a, W, b, labels):
 # --- normalize -----------------------------------------------------------------------
 
 
-FAR = "float32, far from 0"
+FAR = "keeps its digits far from 0"
 
 
 def normalize_cases(rng):
@@ -470,17 +477,19 @@ def normalize_cases(rng):
 
 
 def _keeps_its_digits(trial):
-    z = (10_000 + trial.rng.normal(size=(4, 64))).astype(np.float32)
-    (got,), _ = trial.run((z,))
-    off = np.abs(got - forms.normalize(z.astype(np.float64)))
-    if np.all(off < 0.01):
-        return ()
-    worst = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
-    return (
-        "z is float32 with mean 10,000 and standard deviation 1",
-        f"x_hat[{worst[0]}, {worst[1]}]: got {got[worst]:.3g}, "
-        f"want {forms.normalize(z.astype(np.float64))[worst]:.3g}",
-    )
+    for dtype, mean in (np.float32, 10_000), (np.float64, 100_000_000):
+        z = (mean + trial.rng.normal(size=(4, 64))).astype(dtype)
+        (got,), _ = trial.run((z,))
+        want = forms.normalize(z.astype(np.float64))
+        off = np.abs(got - want)
+        if not np.all(off < 0.01):
+            worst = tuple(int(i) for i in np.unravel_index(np.argmax(off), off.shape))
+            return (
+                f"z is {dtype.__name__} with mean {mean:,} and standard deviation 1",
+                f"x_hat[{worst[0]}, {worst[1]}]: got {got[worst]:.3g}, "
+                f"want {want[worst]:.3g}",
+            )
+    return ()
 
 
 NORMALIZE = Exercise(
@@ -586,6 +595,15 @@ class NotSaved(forms.BatchNorm):
 
     def register_buffer(self, name, value):
         setattr(self, name, value)
+
+
+@TORCH_BATCHNORM.mistake("buffers that are not persistent", S12, "torch/nn #1165")
+class NotPersistent(forms.BatchNorm):
+    """state_dict leaves the running statistics out: a buffer that is not persistent
+    is not saved"""
+
+    def register_buffer(self, name, value, persistent=False):
+        super().register_buffer(name, value, persistent)
 
 
 @TORCH_BATCHNORM.mistake(

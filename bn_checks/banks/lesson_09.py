@@ -15,7 +15,7 @@ from ..drivers.lesson_09 import (
     drive_recalibrate,
     drive_sync,
 )
-from ..engine import Exercise, Property, difference
+from ..engine import Exercise, Failed, Property, difference
 from ..forms import lesson_09 as forms
 
 S3 = "section 3, Walk through the bug gallery"
@@ -229,8 +229,10 @@ FREEZE = Exercise(
         "other_parameters",
         "losses",
         "evaluation",
+        "norms_whose_train_returns_another_object",
     ),
     freeze_cases,
+    weights=(1, 1, 1, 1, 1, 0),
     drive=drive_freeze,
     forms=(forms.freeze_batchnorm,),
 )
@@ -261,7 +263,8 @@ def freezes_parameters_only(model):
 
 @FREEZE.mistake("momentum 0", S4, "pytorch #15298")
 def freezes_by_momentum(model):
-    """momentum is 0, and the layer normalizes with the batch in training mode"""
+    """the running statistics stand still, and the layer normalizes with the batch in
+    training mode all the same"""
     for m in _norms(model):
         m.momentum = 0.0
         _fixed(m.parameters())
@@ -313,13 +316,29 @@ def freezes_model_until_train(model):
     return model.eval()
 
 
-@FREEZE.mistake("a copy is frozen", S4, "answers to this exercise")
+@FREEZE.mistake(
+    "nothing frozen", S4, "catalyst-team/catalyst #81: requires_grad set on a module"
+)
 def freezes_a_copy(model):
-    """a copy is frozen, and the model itself is trained on"""
+    """nothing of the model that is trained on is frozen"""
     for m in _norms(copy.deepcopy(model)):
         _stays_in_evaluation(m)
         _fixed(m.parameters())
     return model
+
+
+@FREEZE.mistake(
+    "the loop's last layer",
+    S4,
+    "Python FAQ, lambdas defined in a loop",
+)
+def returns_the_last_layer(model):
+    """a function that was made in a loop returns the loop's variable, and so the last
+    layer"""
+    for m in _norms(model):
+        m.eval()
+        m.train = lambda mode=True: m  # noqa: B023
+        _fixed(m.parameters())
 
 
 @FREEZE.mistake("gradients set to 0", S4, "hooks on the gradients of batch norms")
@@ -439,7 +458,7 @@ def recalibrates_nothing(model, batches):
         pass
 
 
-@RECALIBRATE.mistake("one big batch", S6, "answers to this exercise")
+@RECALIBRATE.mistake("one big batch", S6, "facebookresearch/pycls #93")
 def recalibrates_in_one_batch(model, batches):
     """the batches are joined, so that the variance holds what their means differ by"""
     with _collecting(model):
@@ -511,16 +530,32 @@ def _keeps_digits(trial):
     return ("features near a million that spread by 0.1", *difference("var", got, want))
 
 
+def _sends_no_samples(trial):
+    """A message about D features, of workers with many samples."""
+    D, sizes = 3, (40, 25)
+    x = trial.rng.normal(size=(sum(sizes), D))
+    trial.usable()
+    try:
+        args = x, sizes, np.ones(D), np.zeros(D), 1e-5, 8 * D
+        trial.exercise.run(trial.student, args)
+    except Failed as failure:
+        return (f"{failure}, for {D} features and {max(sizes)} samples",)
+    return ()
+
+
 SYNC = Exercise(
     "sync_batchnorm_forward",
     forms.sync_batchnorm_forward,
     ("x", "sizes", "gamma", "beta", "eps"),
     ("y", "mu", "var"),
     sync_cases,
-    extra=(Property("keeps its digits far from 0", _keeps_digits, 0.5),),
+    extra=(
+        Property("keeps its digits far from 0", _keeps_digits, 0.5),
+        Property("sends statistics, not samples", _sends_no_samples, 0),
+    ),
     weights=(2, 1, 1.5),
     drive=drive_sync,
-    forms=(forms.sync_batchnorm_forward,),
+    forms=(forms.sync_batchnorm_forward, forms.sync_by_rows),
 )
 
 

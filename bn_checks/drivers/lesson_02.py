@@ -25,6 +25,8 @@ def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum
     layer = student(len(gamma), eps, momentum)
     layer.gamma, layer.beta = gamma.copy(), beta.copy()
     y = tried("forward", layer.forward, batches[0])
+    other = student(len(gamma), eps, momentum)  # of a network with two such layers
+    tried("forward", other.forward, 1 - batches[0])
     dx = tried("backward", layer.backward, dys[0])
     gradients = _read(layer, "dgamma", "dbeta")
     steps = []

@@ -41,12 +41,14 @@ def drive_train_step(student, x, y, lr, seed):
 
 def drive_evaluate(student, x, y, batch_size, training, seed):
     """Loss, accuracy, and the network's statistics and mode after the evaluation."""
-    model = fixture(seed).train(bool(training))
+    model, sizes = fixture(seed).train(bool(training)), [0]
+    model.register_forward_pre_hook(lambda _, inputs: sizes.append(len(inputs[0])))
     result = student(model, torch.from_numpy(x), torch.from_numpy(y), batch_size)
     if not isinstance(result, (tuple, list)) or len(result) != 2:
         raise Unusable("returned no pair, want two values: loss, accuracy")
     loss, accuracy = map(_number, result, ("the loss", "the accuracy"))
-    return loss, accuracy, running_statistics(model), int(model.training)
+    too_many = max(0, max(sizes) - batch_size)
+    return loss, accuracy, running_statistics(model), int(model.training), too_many
 
 
 def drive_mended_fit(student, x, y, x_test, y_test, lr, epochs, batch_size, seed):

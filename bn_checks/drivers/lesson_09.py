@@ -136,8 +136,10 @@ def drive_freeze(student, x, y, lr, seed):
     """A step, then `train()` and further steps, with weight decay: what moved?"""
     model = image_network(seed).train()
     norms = batch_norms(model)
+    norms[0].eval()  # modes may differ before
     shapes = {m.weight.shape for m in norms}
-    result = student(model)
+    with _new_modules(seed):  # layers may be replaced
+        result = student(model)
     model = result if isinstance(result, nn.Module) else model
     x, y = torch.from_numpy(x), torch.from_numpy(y)
     losses = []
@@ -151,12 +153,14 @@ def drive_freeze(student, x, y, lr, seed):
     rest = [p for p in model.parameters() if p.shape not in shapes]
     with torch.no_grad():
         evaluated = model.eval()(x[0]).numpy()
+    strangers = sum(m.train() is not m for m in norms)
     return (
         _joined(t for m in norms for t in (m.running_mean, m.running_var)),
         _joined(t for m in norms for t in (m.weight, m.bias)),
         _joined(rest),
         np.array(losses),
         evaluated,
+        strangers,
     )
 
 
@@ -174,11 +178,12 @@ class _Waits(BaseException):
     """A worker has handed something in, and waits for what the others hand in."""
 
 
-def drive_sync(student, x, sizes, gamma, beta, eps):
+def drive_sync(student, x, sizes, gamma, beta, eps, most=np.inf):
     """Run the workers of a group in turns, until all have returned.
 
-    A worker starts from the beginning in every round: what has been exchanged before is
-    given to it at once, and at the next message it is stopped.
+    A message may hold `most` numbers. A worker starts from the beginning in every
+    round: what has been exchanged before is given to it at once, and at the next
+    message it is stopped.
     """
     parts = np.split(x, np.cumsum(sizes)[:-1])
     rounds = []
@@ -191,6 +196,8 @@ def drive_sync(student, x, sizes, gamma, beta, eps):
             raise Unusable("some workers call all_gather more often than others")
         if len({message.shape for message in waiting}) > 1:
             raise Unusable("all_gather needs arrays of the same shape from everyone")
+        if waiting[0].size > most:
+            raise Unusable(f"a message holds {waiting[0].size} numbers")
         rounds.append(waiting)
     raise Unusable(f"all_gather was called more than {MOST_ROUNDS} times")
 
@@ -204,10 +211,14 @@ def _worker(student, x, gamma, beta, eps, rounds):
             return [message.copy() for message in messages]
         raise _Waits(np.array(array, float))
 
+    own = x.copy()
     try:
-        return None, student(x.copy(), gamma.copy(), beta.copy(), all_gather, eps)
+        result = student(own, gamma.copy(), beta.copy(), all_gather, eps)
     except _Waits as wait:
         return wait.args[0], None
+    if not np.array_equal(own, x):
+        x[...] = own  # which the check sees in its own array
+    return None, result
 
 
 def _one_batch(results):

@@ -104,3 +104,24 @@ class Layer:
     def step(self, lr):
         self.gamma = self.gamma - lr * self.dgamma
         self.beta = self.beta - lr * self.dbeta
+
+
+def variance_path(dx_hat, x, mu, var, eps=1e-5):
+    v = var + eps
+    slopes = -0.5 * dx_hat * (x - mu) * v**-1.5
+    return slopes.sum(0)
+
+
+def mean_paths(dx_hat, x, center, var, dvar, eps=1e-5):
+    std = np.sqrt(var + eps)
+    direct = -(dx_hat / std).sum(0)
+    through_var = dvar * (2 * (center - x)).mean(0)
+    return direct, through_var
+
+
+def find_wrong_backward(x_hat, dx):
+    columns = np.abs(dx.sum(1)).max(1)
+    lined_up = np.abs((dx * x_hat).sum(1)).max(1)
+    largest = np.sqrt((dx**2).max((1, 2)))
+    ratio = np.maximum(columns, lined_up) / largest
+    return int(np.argmax(ratio))

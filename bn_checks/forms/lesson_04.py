@@ -18,6 +18,30 @@ def make_mlp(dims, activation, norm=None):
     return nn.Sequential(*layers)
 
 
+def mlp_in_one_loop(dims, activation, norm=None):
+    layers, pairs = [], list(pairwise(dims))
+    for k, (fan_in, fan_out) in enumerate(pairs):
+        last = k == len(pairs) - 1
+        layers += [nn.Linear(fan_in, fan_out)]
+        if norm and not last:
+            layers += [norm(fan_out)]
+        if not last:
+            layers += [activation()]
+    return nn.Sequential(*layers)
+
+
+def step_by_hand(model, x, y, lr):
+    model.train()
+    model.zero_grad()
+    loss = F.cross_entropy(model(x), y)
+    loss.backward()
+    with torch.no_grad():
+        for p in model.parameters():
+            gradient = p.grad
+            p -= lr * gradient
+    return loss.item()
+
+
 def train_step(model, x, y, lr):
     model.train()
     optimizer = torch.optim.SGD(model.parameters(), lr)
@@ -32,6 +56,7 @@ def train_step(model, x, y, lr):
 def evaluate(model, x, y, batch_size=1000):
     before, loss, right = model.training, 0.0, 0.0
     N = len(x)
+    batches = len(x.split(batch_size))  # noqa: F841 - what people divide by
     model.eval()
     with torch.no_grad():
         for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):

@@ -71,9 +71,9 @@ class Net:
 
 
 def adam_step(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
-    m = m * beta1 + g * (1 - beta1)
-    v = beta2 * v + (1 - beta2) * g**2
-    first = m / (1 - beta1**t)
-    second = v / (1 - beta2**t)
+    new_m = m * beta1 + g * (1 - beta1)
+    new_v = beta2 * v + (1 - beta2) * g**2
+    first = new_m / (1 - beta1**t)
+    second = new_v / (1 - beta2**t)
     p = p - lr * first / (np.sqrt(second) + eps)
-    return p, m, v
+    return p, new_m, new_v

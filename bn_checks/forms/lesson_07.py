@@ -24,6 +24,26 @@ def direction_and_size(gradient, truth):
     return cosine, size / true_size
 
 
+def direction_by_squares(gradient, truth):
+    square, true_square = (gradient**2).sum(), (truth**2).sum()
+    if square < 1e-16:
+        return (1.0, 1.0) if true_square < 1e-16 else (0.0, 0.0)
+    if true_square < 1e-16:
+        return 0.0, np.inf
+    true_size = np.linalg.norm(truth)
+    size = np.linalg.norm(gradient) / true_size
+    return (gradient * truth).sum() / np.sqrt(square * true_square), size
+
+
+def direction_by_product(gradient, truth):
+    size, true_size = np.linalg.norm(gradient), np.linalg.norm(truth)
+    if min(size, true_size) < 1e-8:
+        both = max(size, true_size) < 1e-8
+        return float(both), float(both) if size < 1e-8 else np.inf
+    lengths = size * true_size
+    return np.sum(gradient * truth) / lengths, size / true_size
+
+
 def affine_backward(dz, W, a):
     da = W.T @ dz
     dW = dz @ a.T
@@ -78,8 +98,8 @@ def norm_forward(z, gamma, beta, running_mean, running_var, training):
 
 def output_layer(a, W, b, labels):
     logits = W @ a + b
-    logits = logits - logits.max(0)
-    shares = np.exp(logits) / np.exp(logits).sum(0)
+    logits = logits - logits.max(0, keepdims=True)
+    shares = np.exp(logits) / np.exp(logits).sum(0, keepdims=True)
     N = len(labels)
     target = np.arange(len(logits))[:, None] == labels
     loss = -np.log((shares * target).sum(0)).sum() / N
