@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 import time
 from math import inf
 from queue import Empty
@@ -29,6 +30,16 @@ WHOLE_NOTEBOOKS = ("no", "each", "loadfile", "loadscope")
 
 pin(os.environ)  # kernels inherit it
 pytest.register_assert_rewrite("bank")  # the base class of the lessons' check tests
+
+
+@pytest.fixture(autouse=True)
+def own_dtype():
+    """What a lesson's set-up cell makes the default ends with the test that ran it."""
+    torch = sys.modules.get("torch")
+    usual = torch and torch.get_default_dtype()
+    yield
+    if torch := sys.modules.get("torch"):
+        torch.set_default_dtype(usual or torch.float32)
 
 
 def pytest_configure(config):

@@ -486,22 +486,28 @@ def _calls(node, say):
         case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "clip"):
             yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
         case ast.Attribute(value=ast.Name(id="np"), attr="argmax"):
-            yield (
-                "arg",
-                "the smallest is chosen, not the largest",
-                1,
-                _renamed("argmin"),
-            )
+            clause = "the smallest is chosen, not the largest"
+            yield "arg", clause, 1, _renamed("argmin")
         case ast.Attribute(value=ast.Name(id="np"), attr="where") if node.args[1:]:
-            clause = "nothing is chosen: one side of a choice always counts"
-            yield "choice", clause, 1.2, put("a", a="args.1")
-            clause = "the two sides of a choice change places"
-            sides = {"c": "args.0", "a": "args.1", "b": "args.2"}
-            yield "choice", clause, 1.4, put("np.where(c, b, a)", **sides)
+            yield from _choices()
         case ast.Attribute(value=ast.Name(id="np"), attr=name) if (
             len(node.args) == 1 and name in FUNCTIONS and name not in REDUCTIONS
         ):
             yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
+        case _:
+            yield from _methods(node, say)
+
+
+def _choices():
+    clause = "nothing is chosen: one side of a choice always counts"
+    yield "choice", clause, 1.2, put("a", a="args.1")
+    clause = "the two sides of a choice change places"
+    sides = {"c": "args.0", "a": "args.1", "b": "args.2"}
+    yield "choice", clause, 1.4, put("np.where(c, b, a)", **sides)
+
+
+def _methods(node, say):
+    match node.func:
         case ast.Attribute(value=ast.Attribute(attr="linalg"), attr="norm"):
             yield from _lengths(node, say)
         case ast.Attribute(attr="norm") if not node.args:
@@ -744,6 +750,12 @@ def _assignments(node, form, say):
         case ast.Assign(targets=[ast.Attribute() | ast.Subscript() as target]):
             clause = say(target) and f"{say(target)} is not set"
             yield "never", clause, 2, left_out
+        case ast.AugAssign():
+            yield from _augmented(node, say)
+
+
+def _augmented(node, say):
+    match node:
         case ast.AugAssign(op=ast.Sub()):
             clause = "what has to be subtracted is added"
             yield "aug", clause, 1.2, assign(op=ast.Add())

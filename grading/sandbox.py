@@ -407,6 +407,8 @@ class Sandbox:
                 raise Trouble("did not stop when its time was up")
             if now > self.watched + POLL:
                 self.watched, used = now, resident(self.process.pid)
+                if used > self.limits.resident:  # forks may share most of it
+                    used = resident(self.process.pid, _own_share)
                 if used > self.limits.resident:
                     raise Trouble(f"used {used / 1e9:.1f} GB of memory")
             ready = any(select.select(readers, writers, [], POLL))
@@ -420,18 +422,31 @@ class Sandbox:
         return f" ({lines.splitlines()[-1]})" if lines else ""
 
 
-def resident(pid):
+def resident(pid, of=None):
     """Bytes of memory that a process and its descendants hold, nameless files too."""
-    total, page, pids = 0, os.sysconf("SC_PAGE_SIZE"), [pid]
-    nameless = {}
+    total, pids, nameless = 0, [pid], {}
     while pids:
         folder = Path(f"/proc/{pids.pop()}")
         nameless |= _nameless(folder / "fd")
         with contextlib.suppress(OSError, ValueError, IndexError):
-            total += int((folder / "statm").read_text().split()[1]) * page
+            total += (of or _held)(folder)
             for task in (folder / "task").iterdir():
                 pids += map(int, (task / "children").read_text().split())
     return total + sum(nameless.values())
+
+
+def _held(folder):
+    """What a process holds, and may share with others."""
+    return int((folder / "statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def _own_share(folder):
+    """The same, each shared page divided by those that share it; slower to find out."""
+    try:
+        text = (folder / "smaps_rollup").read_text()
+    except PermissionError:
+        return _held(folder)
+    return 1024 * int(text.partition("\nPss:")[2].split()[0])
 
 
 def _nameless(folder):

@@ -11,7 +11,6 @@ import inspect
 import matplotlib
 import numpy as np
 import pytest
-import torch
 
 import bn_checks as check
 from bn_checks.engine import difference
@@ -92,19 +91,10 @@ def run_lesson(lesson):
         yield cell, dict(variables)
 
 
-@pytest.fixture
-def own_dtype():
-    """What a lesson sets for itself ends with it."""
-    usual = torch.get_default_dtype()
-    yield
-    torch.set_default_dtype(usual)
-
-
 def long(lesson):
     return pytest.param(lesson, marks=pytest.mark.long)
 
 
-@pytest.mark.usefixtures("own_dtype")
 @pytest.mark.parametrize(
     "lesson",
     [

@@ -262,3 +262,28 @@ def as_nobody():
         command += ["--ro-bind", path, path]
     user = ["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]
     return [*map(str, command), "--", *user, "--no-new-privs", "--bounding-set=-all"]
+
+
+FORKS = """\
+import os, time
+from grading import sandbox
+held = bytearray(100_000_000)
+children = []
+for _ in range(6):
+    if (child := os.fork()) == 0:
+        time.sleep(60)
+    children.append(child)
+time.sleep(0.3)
+print(sandbox.resident(os.getpid()), sandbox.resident(os.getpid(), sandbox._own_share))
+for child in children:
+    os.kill(child, 9)
+"""
+
+
+def test_memory_that_forks_share_counts_once():
+    done = subprocess.run(
+        [sys.executable, "-c", FORKS], capture_output=True, check=True, text=True
+    )
+    held, shared_once = map(int, done.stdout.split())
+    assert held > 600_000_000
+    assert 100_000_000 < shared_once < 250_000_000

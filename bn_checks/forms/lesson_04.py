@@ -33,7 +33,8 @@ def mlp_in_one_loop(dims, activation, norm=None):
 def step_by_hand(model, x, y, lr):
     model.train()
     model.zero_grad()
-    loss = F.cross_entropy(model(x), y)
+    logits = model(x)
+    loss = F.cross_entropy(logits, y)
     loss.backward()
     with torch.no_grad():
         for p in model.parameters():
