@@ -277,6 +277,7 @@ SHAPES = (  # as ten platforms lay them out
     "{x}_{n}",
     "{k}-5 - Person {x} - Nov 20, 2026 104 PM/{n}",
 )
+VERDICT = 0.15  # MB that a submission may leave in memory
 EVERY = 20  # of so many students one hands in what is hostile or broken
 
 
@@ -309,9 +310,10 @@ def mixed_classes(folder):
 
 @pytest.mark.long
 def test_a_thousand_submissions_of_ten_layouts(tmp_path):
-    """Nobody is missing, merged or double; linear time and flat memory.
+    """Nobody is missing, merged or double; time is linear, and memory nearly flat.
 
-    Processor time: other programs on this computer must not decide.
+    Processor time: other programs on this computer must not decide. What stays of a
+    submission is its verdict.
     """
     made, into, table = (tmp_path / name for name in ("classes", "grades", "class.csv"))
     handed_in = mixed_classes(made)
@@ -330,7 +332,7 @@ def test_a_thousand_submissions_of_ten_layouts(tmp_path):
             f"{what}: {early[0]:.1f}, {late[0]:.1f} s; {early[1]:.0f}, {late[1]:.0f} MB"
         )
         assert late[0] < 1.2 * early[0]
-        assert late[1] < 1.1 * early[1]
+        assert late[1] < early[1] + 800 * VERDICT
 
 
 def phase(samples, start_of):
