@@ -144,6 +144,10 @@ SOLUTIONS = {
 }
 # the same for the references, with the function that has changed
 REFERENCES = {
+    "output_layer: logits = logits - logits.max(0, keepdims=True) -> "
+    "logits = logits - logits.max(0, keepdims=False)": ANY_AXIS,
+    "output_layer: shares = np.exp(logits) / np.exp(logits).sum(0, keepdims=True) -> "
+    "shares = np.exp(logits) / np.exp(logits).sum(0, keepdims=False)": ANY_AXIS,
     "_checked_axes: distinct = tuple(sorted({a % ndim for a in axes})) -> "
     "distinct = tuple(sorted({a * ndim for a in axes}))": BOTH,
     "_fitting: arrays.append(array.astype(precise, copy=False)) -> "
@@ -158,7 +162,7 @@ REFERENCES = {
     "_pass_through: seen = False -> seen = True": (
         "no batches at all: test_practice.py"
     ),
-    "_rounded: return tuple((array.astype(like.dtype, copy=False) for array "
+    "_cast_like: return tuple((array.astype(like.dtype, copy=False) for array "
     "in arrays)) -> return tuple((array.astype(like.dtype, copy=True) for "
     "array in arrays))": COPIED,
     "affine_norm_relu_forward: mu = z.mean(axes, keepdims=True) -> mu = "
