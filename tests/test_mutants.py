@@ -136,11 +136,6 @@ SOLUTIONS = {
         "centered = h - h.mean(axis=-1, keepdims=True) -> "
         "centered = h - h.mean(axis=1, keepdims=True)": TWO_AXES,
     },
-    "freeze_batchnorm": {
-        "return lambda mode=True: layer -> return lambda mode=False: layer": (
-            "the mode is not looked at: that is what freezes the layer"
-        ),
-    },
 }
 # the same for the references, with the function that has changed
 REFERENCES = {
