@@ -5,7 +5,7 @@ from html import escape
 
 HOLDS, FAILS, NOT_ATTEMPTED, NOT_JUDGED = "✓", "✗", "○", "–"
 _CELL = "text-align:left;vertical-align:top"
-_SPOKEN = {
+SPOKEN = {
     HOLDS: "holds",
     FAILS: "fails",
     NOT_ATTEMPTED: "not attempted",
@@ -39,14 +39,12 @@ class Row:
         state: HOLDS, FAILS, NOT_ATTEMPTED or NOT_JUDGED.
         detail: got, want and where, a line each; empty when the property holds.
         mistake: the `Diagnosis` of the answer; its first failing row carries it.
-        again: whether an earlier row has named the same mistake.
     """
 
     title: str
     state: str
     detail: tuple[str, ...] = ()
     mistake: object = None
-    again: bool = False
 
     @property
     def lines(self):
@@ -120,7 +118,7 @@ class Score(float):
         """Diagnosis and table as plain lines, to read or to hear."""
         lines = [self.caption + ".", *filter(None, (self.diagnosis, self.reread))]
         for row in self.rows:
-            lines.append(f"{row.state} {_SPOKEN[row.state]}: {row.title}.")
+            lines.append(f"{row.state} {SPOKEN[row.state]}: {row.title}.")
             lines += [f"    {line}" for line in row.lines]
         lines += [self.note] if self.note else []
         return "\n".join(lines)
@@ -144,7 +142,7 @@ def _html_row(row):
     lines = "<br>".join(map(escape, row.detail))
     weight = "bold" if row.state == FAILS else "normal"  # colors are the theme's
     return (
-        f"<tr><td style='{_CELL};white-space:nowrap'>{row.state} {_SPOKEN[row.state]}"
+        f"<tr><td style='{_CELL};white-space:nowrap'>{row.state} {SPOKEN[row.state]}"
         f"</td><th scope='row' style='{_CELL};font-weight:{weight}'>"
         f"{escape(row.title)}</th><td style='{_CELL}'>{lines}</td></tr>"
     )

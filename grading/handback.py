@@ -41,8 +41,8 @@ def write(students, kind, folder, environment):
         where = where or _zip(target / f"{kind}-{lesson}.zip", files)
         yield f"Feedback:      {where}, {len(files)} pages\n"
     if left:
-        some = ", ".join(left[:3])
-        yield f"No name of {kind} is known for {len(left)} pages, such as {some}\n"
+        some = ", ".join(left[:3]) + (", ..." if left[3:] else "")
+        yield f"Left out:      {len(left)} pages, not from {kind.title()}: {some}\n"
 
 
 def name_of(student, lesson, verdict, kind):

@@ -342,5 +342,6 @@ def _row(row):
     if row.state == NOT_ATTEMPTED or row.mistake is None:
         return Row(row.title, row.state, tuple(row.detail))
     mistake = row.mistake
-    facts = (mistake.name, mistake.says, mistake.section)
-    return Row(row.title, row.state, tuple(row.detail), *facts, again=row.again)
+    name = mistake.name if mistake.explains else ""  # a symptom is no misconception
+    facts = (name, mistake.says, mistake.section)
+    return Row(row.title, row.state, tuple(row.detail), *facts)

@@ -62,8 +62,8 @@ def table(name, exercise):
 
     def row(r):
         found = SimpleNamespace(name=r.mistake, says=r.says, section=r.section)
-        mistake = found if r.mistake else None
-        return score.Row(r.title, r.state, r.detail, mistake, r.again)
+        mistake = found if r.says else None
+        return score.Row(r.title, r.state, r.detail, mistake)
 
     return score.Score(exercise.points, name, exercise.max, map(row, exercise.rows))
 

@@ -19,10 +19,11 @@ import sys
 import unicodedata
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import jinja2
 
+from bn_checks.score import SPOKEN
 from tools import build
 
 from . import handback, markup, roster
@@ -47,7 +48,7 @@ class Student:
     page: str
     verdicts: dict
     row: object = None  # of the roster
-    refused: bool = False  # handed in something, of which no grade was made
+    refused: tuple = ()  # `Verdict`s of files of which no grade was made
 
     @property
     def points(self):
@@ -92,7 +93,9 @@ def students_of(verdicts, rows=(), rejected=()):
     """The students in order of their ids: who handed in, and who is on the roster."""
     by_id, taken = defaultdict(dict), set()
     listed = {row.student: row for row in rows}
-    refused = {verdict.student for verdict in rejected}
+    refused = defaultdict(tuple)
+    for verdict in rejected:
+        refused[verdict.student] += (verdict,)
     for id in sorted({*listed, *(verdict.student for verdict in verdicts)}):
         by_id[id] = {}
     for verdict in sorted(verdicts, key=lambda v: (v.student, v.lesson)):
@@ -104,7 +107,7 @@ def students_of(verdicts, rows=(), rejected=()):
             page_name(id, taken),
             mine,
             listed.get(id),
-            id in refused,
+            refused[id],
         )
         for id, mine in by_id.items()
     ]
@@ -319,7 +322,9 @@ def pages(lessons):
     environment.globals.update(
         count=count,
         details=details,
+        filename=lambda verdict: PurePosixPath(verdict.receipt.source).name,
         late=is_late,
+        spoken=SPOKEN.get,
         state=state,
         untried=untried,
         title=lambda *key: named.get(key if key[1:] else key[0], key[-1]),
@@ -452,7 +457,7 @@ def write(
     for name, content in csv_files(students, provisional).items():
         (folder / name).write_bytes(content)
     page = environment.get_template("feedback.html")
-    present = [student for student in students if student.verdicts]
+    present = [s for s in students if s.verdicts or s.refused]
     for student in present:
         text = feedback_page(page, student, others or {})
         save(feedback / student.page, text)

@@ -17,12 +17,12 @@ class Row:
 
     Attributes:
         title: the property, such as "values of dx".
-        state: "✓" holds, "✗" fails, "○" not attempted.
+        state: "✓" holds, "✗" fails, "○" not attempted, "–" not judged.
         detail: what happened, a line each; may quote the student's error messages.
         mistake: name of the recognized mistake, or "".
-        says: one sentence to the student about that mistake, or "".
+        says: one or two sentences to the student on what is wrong with the whole
+            answer, or ""; of all rows at most one has it.
         section: what to reread, such as "section 4, See what eps does", or "".
-        again: an earlier row of this exercise has named the same mistake.
     """
 
     title: str
@@ -31,7 +31,6 @@ class Row:
     mistake: str = ""
     says: str = ""
     section: str = ""
-    again: bool = False
 
 
 @dataclass(frozen=True)
@@ -195,4 +194,5 @@ def _objects(data):
 
 
 def _row(data):
+    data.pop("again", None)  # of records from before there was one diagnosis
     return Row(**data | {"detail": tuple(data["detail"])})

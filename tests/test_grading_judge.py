@@ -19,6 +19,7 @@ from submissions import (
 )
 
 import bn_checks as check
+from bn_checks import score
 from grading import judge
 from grading.verdict import GRADED, NEEDS_REVIEW
 
@@ -149,3 +150,10 @@ def test_other_seeds_other_inputs_same_marks():
     for nb in (solved(), untouched()):
         verdicts = [grade(nb, seed) for seed in (1, 2)]
         assert points(verdicts[0]) == points(verdicts[1])
+
+
+def test_a_symptom_is_told_and_counts_as_no_misconception():
+    for explains, name in ((True, "nan"), (False, "")):
+        found = score.Diagnosis("nan", "Your y is nan in places.", explains=explains)
+        row = judge._row(score.Row("values of y", score.FAILS, mistake=found))
+        assert (row.mistake, row.says) == (name, "Your y is nan in places.")

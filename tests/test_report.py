@@ -51,7 +51,7 @@ def graded(name, student, points=3):
     rows = []
     for row in found.rows:
         told = (m.name, m.says, m.section) if (m := row.mistake) else ("", "", "")
-        rows.append(Row(row.title, row.state, tuple(row.detail), *told, row.again))
+        rows.append(Row(row.title, row.state, tuple(row.detail), *told))
     return Exercise(float(found), points, tuple(rows))
 
 
@@ -129,6 +129,8 @@ def test_who_sent_what_no_grade_was_made_of_is_not_missing(tmp_path):
     ada, bob, cem = (row[-6:] for row in rows(tmp_path, "grades.csv")[1:])
     assert ada[-1] == bob[-1] == "provisional"
     assert bob[2] == "a file was rejected" and cem[2] == "not handed in"
+    for who in ("ada", "bob"):
+        assert "of <bdi>a.zip</bdi>: a PDF, not a notebook." in page(tmp_path, who)
     assert "1 student of the roster handed in nothing: <bdi>cem" in overview(tmp_path)
 
 
@@ -206,6 +208,18 @@ def test_a_student_reads_what_was_found(tmp_path):
     assert "A bias before batch norm · 0.5 of 1 point" in text
     assert "It <em>cancels</em>." in text and "Say <strong>why</strong>." in text
     assert RECEIPT.sha256 in text and RECEIPT.time in text
+
+
+def test_a_page_says_what_is_wrong_once_and_what_could_not_be_judged(tmp_path):
+    row = Row("values of y", "✗", says="Your y is nan.", section="section 4")
+    rows = (row, Row("float32 in, float32 out", "–", ("not judged, because of y",)))
+    written(
+        tmp_path, verdict("ada", exercises={"batchnorm_forward": Exercise(0, 3, rows)})
+    )
+    text = page(tmp_path, "ada")
+    assert text.count("Your y is nan.") == 1 and "Reread section 4." in text
+    assert text.index("Your y is nan.") < text.index("<caption>What the check of")
+    assert "– not judged" in text and "not attempted" not in text
 
 
 def test_a_page_says_what_awaits_a_person(tmp_path):
