@@ -1069,7 +1069,7 @@ def site(args):
 
 @command(passes_to="the benchmarks: NAME ...")
 def bench(args):
-    """time the course beside other ways of doing the same, in about five minutes"""
+    """time the course beside other ways of doing the same, in about six minutes"""
     needs("benchmarks", "without benchmarks")
     python = environment("test", "grading")
     os.chdir(ROOT)

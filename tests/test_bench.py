@@ -159,8 +159,8 @@ def test_the_sweep_times_nothing_that_differs(monkeypatch):
 @pytest.mark.long
 @pytest.mark.sandbox
 def test_both_graders_give_a_student_the_same_points():
-    [found] = grading.rows(quiet, rounds=1, students=1)
-    assert found.work.startswith("1 submissions") and found.floor == 1.5
+    [found] = grading.rows(quiet, work={"01_forward_pass": (1, 1)})
+    assert found.work.startswith("1 submissions") and found.floor == 3
     assert found.theirs > 0 and found.ours > 0
 
 
@@ -241,8 +241,8 @@ def test_a_benchmark_that_stops_says_so(monkeypatch):
         front.rows_of("norm_kernels")
 
 
-def test_the_whole_takes_less_than_five_minutes_as_announced():
-    assert sum(seconds for _, seconds in front.MODULES.values()) < 300
+def test_the_whole_takes_about_six_minutes_as_announced():
+    assert 330 < sum(seconds for _, seconds in front.MODULES.values()) < 390
 
 
 def test_the_door_leads_there():
