@@ -1462,3 +1462,199 @@ for label in (
     "penalty not in the loss",
 ):
     add("fully_connected_net", label, type("Net", (Net,), {"fault": label}))
+
+
+class Start:
+    """The start, the running statistics and the scores of exercise 6.5, one fault."""
+
+    fault = ""
+
+    def __init__(self, dims, weight_scale, rng):
+        self.params, self.running, self.last = {}, {}, len(dims) - 1
+        self.eps, self.momentum = 1e-5, 0.1
+        for k, (D, H) in enumerate(zip(dims, dims[1:], strict=False), start=1):
+            self.params[f"W{k}"] = self.weights(D, H, weight_scale, rng)
+            self.params[f"b{k}"] = np.zeros(H)
+            if self.fault == "b drawn":
+                self.params[f"b{k}"] = weight_scale * rng.normal(size=H)
+            if k == self.last and self.fault != "gamma for the last layer":
+                break
+            self.params[f"gamma{k}"] = np.ones(H)
+            self.params[f"beta{k}"] = np.zeros(H)
+            self.running[f"running_mean{k}"] = np.zeros(H)
+            self.running[f"running_var{k}"] = np.ones(H)
+            self.spoil(k, H, rng)
+
+    def weights(self, D, H, scale, rng):
+        match self.fault:
+            case "no scale":
+                return rng.normal(size=(D, H))
+            case "scale is a variance":
+                return scale**0.5 * rng.normal(size=(D, H))
+            case "by the root of D":
+                return scale * rng.normal(size=(D, H)) / D**0.5
+            case "uniform":
+                return scale * rng.uniform(-1, 1, (D, H))
+            case "drawn transposed":
+                return scale * rng.normal(size=(H, D)).T
+            case "another generator":
+                return scale * np.random.default_rng(0).normal(size=(D, H))
+            case "W is 0":
+                return np.zeros((D, H))
+        return scale * rng.normal(size=(D, H))
+
+    def spoil(self, k, H, rng):
+        p, running = self.params, self.running
+        match self.fault:
+            case "gamma 0":
+                p[f"gamma{k}"] = np.zeros(H)
+            case "gamma drawn":
+                p[f"gamma{k}"] = rng.normal(size=H)
+            case "beta 1":
+                p[f"beta{k}"] = np.ones(H)
+            case "gamma and beta swapped":
+                p[f"gamma{k}"], p[f"beta{k}"] = p[f"beta{k}"], p[f"gamma{k}"]
+            case "variance from 0":
+                running[f"running_var{k}"] = np.zeros(H)
+            case "mean from 1":
+                running[f"running_mean{k}"] = np.ones(H)
+            case "one array for all":
+                if k > 1 and len(running["running_mean1"]) == H:
+                    running[f"running_mean{k}"] = running["running_mean1"]
+
+    def observe(self, x):
+        fault, running = self.fault, self.running
+        for k in range(1, self.last):
+            z = self.affine(k, x)
+            seen = {"of the input": x, "behind the ReLU": np.maximum(z, 0)}.get(
+                fault, z
+            )
+            mean, var, N = z.mean(0), z.var(0), len(x)
+            if fault == "one mean for all":
+                mean, var = 0 * mean + z.mean(), 0 * var + z.var()
+            new = [seen.mean(0), seen.var(0, ddof=int(fault != "N kept"))]
+            if fault == "one mean for all":
+                new = [mean, var * N / (N - 1)]
+            if fault == "deviation kept":
+                new[1] = new[1] ** 0.5
+            if fault != "only the first" or k == 1:
+                for name, value in zip(
+                    ("running_mean", "running_var"), new, strict=True
+                ):
+                    old = running[f"{name}{k}"]
+                    running[f"{name}{k}"] = self.blend(old, value)
+            if fault == "running ones handed on":
+                mean, var = running[f"running_mean{k}"], running[f"running_var{k}"]
+            if fault == "N − 1 handed on":
+                var = z.var(0, ddof=1)
+            x = self.norm_relu(k, z, mean, var)
+            if fault == "no norm on the way":
+                x = np.maximum(z, 0)
+            if fault == "no relu on the way":
+                x = self.scaled(k, z, mean, var)
+
+    def blend(self, old, new):
+        m = self.momentum
+        blends = {
+            "momentum turned": m * old + (1 - m) * new,
+            "not blended": new,
+            "nothing forgotten": old + m * new,
+            "halves": (old + new) / 2,
+            "added up": old + new,
+        }
+        return blends.get(self.fault, (1 - m) * old + m * new)
+
+    def scores(self, x):
+        for k in range(1, self.last):
+            z = self.affine(k, x)
+            mean, var = (self.running[f"running_{n}{k}"] for n in ("mean", "var"))
+            if self.fault == "batch statistics":
+                mean, var = z.mean(0), z.var(0)
+            x = self.norm_relu(k, z, mean, var)
+            if self.fault == "no relu in scores":
+                x = self.scaled(k, z, mean, var)
+        z = self.affine(self.last, x)
+        e = np.exp(z - z.max(1, keepdims=True))
+        ends = {
+            "classes": z.argmax(1),
+            "probabilities": e / e.sum(1, keepdims=True),
+            "ReLU on the scores": np.maximum(z, 0),
+            "last bias left out": x @ self.params[f"W{self.last}"],
+        }
+        return ends.get(self.fault, z)
+
+    def affine(self, k, x):
+        return x @ self.params[f"W{k}"] + self.params[f"b{k}"]
+
+    def scaled(self, k, z, mean, var):
+        std = {
+            "eps outside": var**0.5 + self.eps,
+            "no eps": var**0.5,
+            "divided by the variance": var + self.eps,
+        }.get(self.fault, np.sqrt(var + self.eps))
+        gamma, beta = self.params[f"gamma{k}"], self.params[f"beta{k}"]
+        if self.fault == "gamma and beta left out":
+            gamma, beta = 1, 0
+        return gamma * (z - mean) / std + beta
+
+    def norm_relu(self, k, z, mean, var):
+        return np.maximum(self.scaled(k, z, mean, var), 0)
+
+
+class ScoresObserve(Start):
+    def scores(self, x):
+        self.observe(x)
+        return super().scores(x)
+
+
+class NothingObserved(Start):
+    def observe(self, x):
+        return None
+
+
+for label in (
+    "b drawn",
+    "gamma for the last layer",
+    "no scale",
+    "scale is a variance",
+    "by the root of D",
+    "uniform",
+    "drawn transposed",
+    "another generator",
+    "W is 0",
+    "gamma 0",
+    "gamma drawn",
+    "beta 1",
+    "gamma and beta swapped",
+    "variance from 0",
+    "mean from 1",
+    "one array for all",
+    "one mean for all",
+    "of the input",
+    "behind the ReLU",
+    "N kept",
+    "deviation kept",
+    "only the first",
+    "running ones handed on",
+    "N − 1 handed on",
+    "no norm on the way",
+    "no relu on the way",
+    "momentum turned",
+    "not blended",
+    "nothing forgotten",
+    "halves",
+    "added up",
+    "batch statistics",
+    "no relu in scores",
+    "classes",
+    "probabilities",
+    "ReLU on the scores",
+    "last bias left out",
+    "eps outside",
+    "no eps",
+    "divided by the variance",
+    "gamma and beta left out",
+):
+    add("trainable_net", label, type("Start", (Start,), {"fault": label}))
+add("trainable_net", "scores observe", ScoresObserve)
+add("trainable_net", "nothing observed", NothingObserved)

@@ -3,15 +3,14 @@
 import numpy as np
 
 from ..common import batch, keeps_digits
-from ..drivers.lesson_06 import drive_fully_connected_net
-from ..engine import Exercise, Property
+from ..drivers.lesson_06 import drive_fully_connected_net, drive_trainable_net
+from ..engine import Exercise, Property, difference
 from ..forms import lesson_06 as forms
 
 S3 = "section 3, Join three layers into one"
 S4 = "section 4, Add up a loss and go back"
-
-
 S6 = "section 6, Take Adam's step"
+S7 = "section 7, Train four hidden layers"
 
 
 # --- affine_norm_relu_forward --------------------------------------------------------
@@ -500,9 +499,79 @@ def corrected_after_the_root(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps
     return p - lr * m / (1 - beta1**t) / (root + eps), m, v
 
 
+# --- TrainableNet --------------------------------------------------------------------
+
+
+def trainable_case(rng, N, dims, weight_scale, batches=3):
+    D = dims[0]
+    x = rng.normal(rng.normal(size=D), rng.uniform(0.5, 2, D), (batches + 1, N, D))
+    return dims, weight_scale, x[1:], x[0, :5], int(rng.integers(2**31))
+
+
+def trainable_cases(rng):
+    return [
+        trainable_case(rng, 9, (7, 6, 6, 4), 0.3),
+        trainable_case(rng, 12, (5, 8, 3), 2.0),
+    ]
+
+
+def _start_to_scores_at_any_depth(trial):
+    for dims in ((6, 5, 4, 5, 3), (6, 3)):
+        got, want = trial.run(trainable_case(trial.rng, 10, dims, 0.5))
+        for k, name in enumerate(trial.exercise.outputs):
+            if trial.right(k) and difference(name, got[k], want[k]):
+                return (f"{len(dims) - 2} hidden layers: {name} is wrong",)
+    return ()
+
+
+def _alone_as_in_company(trial):
+    trial.usable(SCORES)
+    dims, weight_scale, batches, probe, seed = trial.cases[0]
+    whole, alone = (
+        trial.exercise.run(trial.student, (dims, weight_scale, batches, x, seed))[0]
+        for x in (probe, probe[:1])
+    )
+    lines = difference("scores of a sample alone", alone[SCORES], whole[SCORES][:1])
+    return lines and (*lines, "a sample's scores must not depend on its batch mates")
+
+
+SCORES = 8  # of the outputs
+TRAINABLE_NET = Exercise(
+    "trainable_net",
+    forms.TrainableNet,
+    ("dims", "weight_scale", "batches", "probe", "seed"),
+    (
+        "W at the start",
+        "b at the start",
+        "gamma at the start",
+        "beta at the start",
+        "running_mean at the start",
+        "running_var at the start",
+        "running_mean after three batches",
+        "running_var after three batches",
+        "the scores",
+        "params after the scores",
+        "running after the scores",
+    ),
+    trainable_cases,
+    extra=(
+        Property("any number of layers", _start_to_scores_at_any_depth, 0.5),
+        Property(
+            "a sample alone gets the scores it gets in a batch",
+            _alone_as_in_company,
+            0.5,
+        ),
+    ),
+    weights=(1, 0.25, 0.5, 0.5, 0.4, 0.6, 1, 1.5, 2.5, 0.25, 0.75),
+    drive=drive_trainable_net,
+    forms=(forms.TrainableNet,),
+)
+
+
 EXERCISES = (
     AFFINE_NORM_RELU_FORWARD,
     AFFINE_NORM_RELU_BACKWARD,
     FULLY_CONNECTED_NET,
     ADAM_STEP,
+    TRAINABLE_NET,
 )

@@ -18,13 +18,20 @@ class Unusable(Exception):
 
 def tried(name, method, *args):
     """A result as an array of its own, or the words that say why there is none."""
+    results = []
+    words = raised(name, lambda: results.append(method(*args)))
+    return words or plain(f"the result of {name}", results[0])
+
+
+def raised(name, method, *args):
+    """The words that say what a call raised, or ""."""
     try:
-        result = method(*args)
+        method(*args)
     except NotImplementedError:
         return f"{MISSING}{name} raised NotImplementedError"
     except Exception as error:
         return f"{MISSING}{name} raised {type(error).__name__}: {error}"
-    return plain(f"the result of {name}", result)
+    return ""
 
 
 def plain(name, value):

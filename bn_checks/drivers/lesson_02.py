@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from . import MISSING, plain, tried
+from . import MISSING, plain, raised, tried
 
 
 def drive_numerical_gradient(student, function, x, weights, *h):
@@ -31,7 +31,7 @@ def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum
     gradients = _read(layer, "dgamma", "dbeta")
     steps = []
     for x, dy in zip(batches[1:], dys[1:], strict=True):
-        steps.append(_stepped(layer))
+        steps.append(raised("step", layer.step, np.array(0.5)))
         tried("forward", layer.forward, x)
         tried("backward", layer.backward, dy)
     broken = [step for step in steps if step]
@@ -48,15 +48,6 @@ def drive_layer(student, batches, dys, gamma, beta, probe, dprobe, eps, momentum
     again = tried("forward", layer.forward, probe)
     start = _together(_read(student(len(gamma), eps, momentum), *START))
     return start, y, dx, *gradients, *stepped, *running, *evaluated, again
-
-
-def _stepped(layer):
-    """Words that say why a step was not possible, or ""."""
-    try:
-        layer.step(np.array(0.5))
-    except Exception as error:
-        return f"{MISSING}step raised {type(error).__name__}: {error}"
-    return ""
 
 
 def _read(layer, *names):

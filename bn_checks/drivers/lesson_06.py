@@ -1,10 +1,11 @@
 """Drivers of lesson 06, deep networks."""
 
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
-from . import MISSING, Unusable, plain
+from . import MISSING, Unusable, plain, raised, tried
 
 
 def drive_fully_connected_net(student, dims, reg, x, y, seed, shift):
@@ -16,10 +17,17 @@ def drive_fully_connected_net(student, dims, reg, x, y, seed, shift):
     loss, grads = result
     if not isinstance(grads, dict):
         raise Unusable(f"the gradients are a {type(grads).__name__}, want a dict")
+    shapes = {name: value.shape for name, value in params.items()}
     last, hidden = len(dims) - 1, range(1, len(dims) - 1)
-    ends = _joined(grads, params, [f"W{last}", f"b{last}"])
-    kinds = ("gamma", "beta", "W", "b")
-    inner = [_joined(grads, params, [f"{kind}{k}" for k in hidden]) for kind in kinds]
+
+    def joined(names):
+        these = {name: shapes[name] for name in names}
+        return _joined(grads, these, "the gradients", "the gradient of {}")
+
+    inner = [
+        joined([f"{kind}{k}" for k in hidden]) for kind in ("gamma", "beta", "W", "b")
+    ]
+    ends = joined([f"W{last}", f"b{last}"])
     after = [np.ravel(value) for value in params.values()]
     return plain("the loss", loss), ends, *inner, np.concatenate(after)
 
@@ -40,17 +48,121 @@ def parameters(dims, seed, shift=0.0):
     return params
 
 
-def _joined(grads, params, names):
-    """Gradients one after the other; each has the shape of its parameter."""
+def _joined(found, shapes, whose, each):
+    """Arrays one after the other, or the words that say which is wrong."""
     flat = [np.zeros(0)]
-    for name in names:
-        if name not in grads:
-            return f"{MISSING}the gradients lack {name!r}"
-        gradient = plain(f"the gradient of {name}", grads[name])
-        if isinstance(gradient, str):
-            return gradient
-        if gradient.shape != params[name].shape:
-            shapes = f"has shape {gradient.shape}, want {params[name].shape}"
-            return f"{MISSING}the gradient of {name} {shapes}"
-        flat.append(gradient.ravel())
+    for name, shape in shapes.items():
+        if name not in found:
+            return f"{MISSING}{whose} lack {name!r}"
+        array = plain(each.format(name), found[name])
+        if isinstance(array, str):
+            return array
+        if array.shape != shape:
+            return f"{MISSING}{each.format(name)} has shape {array.shape}, want {shape}"
+        flat.append(array.ravel())
     return np.concatenate(flat)
+
+
+KINDS = {
+    "params": ("W", "b", "gamma", "beta"),
+    "running": ("running_mean", "running_var"),
+}
+
+
+def drive_trainable_net(student, dims, weight_scale, batches, probe, seed):
+    """The start, the running statistics after the batches, the scores of the probe.
+
+    Nothing depends on what went wrong before: between its calls, the driver puts other
+    numbers into the arrays, as a training does, and then other arrays.
+    """
+    net = student(dims, weight_scale, np.random.default_rng(seed))
+    start = _start(net, "params", dims)
+    _put(net, "params", dims, seed)
+    start += _start(net, "running", dims)
+    other = student(dims, weight_scale, np.random.default_rng(seed))
+    for each in (net, other):
+        _put(each, "params", dims, seed)
+        _put(each, "running", dims, seed)
+    broken = [words for x in batches if (words := _observed(net, other, x))]
+    moved = broken[:1] * 2 or _read(net, "running", dims)
+    for kind in KINDS:
+        _put(net, kind, dims, seed + 1, anew=True)
+    scores = tried("scores", net.scores, probe)
+    after = [_together(_read(net, kind, dims)) for kind in KINDS]
+    return *start, *moved, scores, *after
+
+
+def _observed(net, other, x):
+    """Let two networks observe in turn; words that say why that is not possible."""
+    words = raised("observe", net.observe, x)
+    return words or raised("observe", other.observe, 1 - x)
+
+
+def _wanted(kind, dims, seed=0):
+    """Arrays by name, as params or running may hold them during a training."""
+    if kind == "params":
+        return parameters(dims, seed)
+    rng = np.random.default_rng(seed)
+    made = {
+        "running_mean": rng.normal,
+        "running_var": lambda size: rng.gamma(2, size=size),
+    }
+    widths = enumerate(dims[1:-1], start=1)
+    return {f"{n}{k}": make(size=H) for k, H in widths for n, make in made.items()}
+
+
+@cache
+def _shapes(kind, dims):
+    return {name: value.shape for name, value in _wanted(kind, dims).items()}
+
+
+def _put(net, kind, dims, seed, anew=False):
+    """Give the network other numbers; in place where its arrays can hold them."""
+    if not isinstance(getattr(net, kind, None), dict):
+        setattr(net, kind, {})
+    store = getattr(net, kind)
+    for name, value in _wanted(kind, dims, seed).items():
+        old = store.get(name)
+        if not anew and _holds(old, value.shape):
+            old[...] = value
+        else:
+            store[name] = value
+
+
+def _holds(array, shape):
+    """Whether numbers of this shape can be put into an array."""
+    return (
+        isinstance(array, np.ndarray)
+        and (array.shape, array.dtype.kind) == (shape, "f")
+        and array.flags.writeable
+    )
+
+
+def _read(net, kind, dims):
+    """For each sort of array in params or running: all of them, or words."""
+    store, shapes = getattr(net, kind, None), {sort: {} for sort in KINDS[kind]}
+    if not isinstance(store, dict):
+        return [f"{MISSING}the network has no dict {kind}"] * len(shapes)
+    for name, shape in _shapes(kind, dims).items():
+        shapes[_sort(name)][name] = shape
+    return [_joined(store, those, f"your {kind}", "{}") for those in shapes.values()]
+
+
+def _start(net, kind, dims):
+    """What a new network holds; names that an update would not know are none of it."""
+    found, wanted = _read(net, kind, dims), _shapes(kind, dims)
+    store = getattr(net, kind, None)
+    for name in store if isinstance(store, dict) else ():
+        if name not in wanted:
+            sort = _sort(name) if _sort(name) in KINDS[kind] else KINDS[kind][0]
+            found[KINDS[kind].index(sort)] = f"{MISSING}{kind} holds {name!r} as well"
+    return found
+
+
+def _sort(name):
+    return str(name).rstrip("0123456789")
+
+
+def _together(parts):
+    words = [part for part in parts if isinstance(part, str)]
+    return words[0] if words else np.concatenate(parts)

@@ -77,3 +77,47 @@ def adam_step(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
     second = new_v / (1 - beta2**t)
     p = p - lr * first / (np.sqrt(second) + eps)
     return p, new_m, new_v
+
+
+class TrainableNet:
+    def __init__(self, dims, weight_scale, rng):
+        self.params, self.running, self.last = {}, {}, len(dims) - 1
+        self.eps, self.momentum = 1e-5, 0.1
+        p, running = self.params, self.running
+        for k in range(1, self.last + 1):
+            draws = rng.normal(size=(dims[k - 1], dims[k]))
+            width = dims[k]
+            p[f"W{k}"] = weight_scale * draws
+            p[f"b{k}"] = np.zeros(width)
+            if k < self.last:
+                p[f"gamma{k}"] = np.ones(width)
+                p[f"beta{k}"] = np.zeros(width)
+                running[f"running_mean{k}"] = np.zeros(width)
+                running[f"running_var{k}"] = np.ones(width)
+
+    def observe(self, x):
+        p, running, momentum = self.params, self.running, self.momentum
+        N = len(x)
+        for k in range(1, self.last):
+            x = x @ p[f"W{k}"] + p[f"b{k}"]
+            mu = x.mean(0)
+            var = x.var(0)
+            running_mean = running[f"running_mean{k}"]
+            running_var = running[f"running_var{k}"]
+            spread = var * (N / (N - 1))
+            mean = (1 - momentum) * running_mean + momentum * mu
+            running[f"running_mean{k}"] = mean
+            new = (1 - momentum) * running_var + momentum * spread
+            running[f"running_var{k}"] = new
+            x_hat = (x - mu) / np.sqrt(var + self.eps)
+            x = np.maximum(p[f"gamma{k}"] * x_hat + p[f"beta{k}"], 0)
+
+    def scores(self, x):
+        p, running = self.params, self.running
+        for k in range(1, self.last):
+            x = x @ p[f"W{k}"] + p[f"b{k}"]
+            running_mean = running[f"running_mean{k}"]
+            running_var = running[f"running_var{k}"]
+            x_hat = (x - running_mean) / np.sqrt(running_var + self.eps)
+            x = np.maximum(p[f"gamma{k}"] * x_hat + p[f"beta{k}"], 0)
+        return x @ p[f"W{self.last}"] + p[f"b{self.last}"]
