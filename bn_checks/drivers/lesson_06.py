@@ -76,9 +76,9 @@ def drive_trainable_net(student, dims, weight_scale, batches, probe, seed):
     numbers into the arrays, as a training does, and then other arrays.
     """
     net = student(dims, weight_scale, np.random.default_rng(seed))
-    start = _start(net, "params", dims)
+    start = _start(net, dims)
     _put(net, "params", dims, seed)
-    start += _start(net, "running", dims)
+    start += _read(net, "running", dims)
     other = student(dims, weight_scale, np.random.default_rng(seed))
     for each in (net, other):
         _put(each, "params", dims, seed)
@@ -148,14 +148,15 @@ def _read(net, kind, dims):
     return [_joined(store, those, f"your {kind}", "{}") for those in shapes.values()]
 
 
-def _start(net, kind, dims):
-    """What a new network holds; names that an update would not know are none of it."""
-    found, wanted = _read(net, kind, dims), _shapes(kind, dims)
-    store = getattr(net, kind, None)
-    for name in store if isinstance(store, dict) else ():
-        if name not in wanted:
-            sort = _sort(name) if _sort(name) in KINDS[kind] else KINDS[kind][0]
-            found[KINDS[kind].index(sort)] = f"{MISSING}{kind} holds {name!r} as well"
+def _start(net, dims):
+    """What a new network has in params; a name that no update knows is a fault."""
+    found, wanted = _read(net, "params", dims), _shapes("params", dims)
+    store = getattr(net, "params", None)
+    more = [n for n in store if n not in wanted] if isinstance(store, dict) else []
+    if more:
+        sorts, name = KINDS["params"], _sort(more[0])
+        at = sorts.index(name) if name in sorts else 0
+        found[at] = f"{MISSING}params holds a {name} that no layer has"
     return found
 
 

@@ -97,17 +97,17 @@ class TrainableNet:
 
     def observe(self, x):
         p, running, momentum = self.params, self.running, self.momentum
-        N = len(x)
+        axes = 0
         for k in range(1, self.last):
             x = x @ p[f"W{k}"] + p[f"b{k}"]
-            mu = x.mean(0)
-            var = x.var(0)
+            mu = x.mean(axes)
+            var = x.var(axes)
+            unbiased = x.var(axes, ddof=1)
             running_mean = running[f"running_mean{k}"]
             running_var = running[f"running_var{k}"]
-            spread = var * (N / (N - 1))
-            mean = (1 - momentum) * running_mean + momentum * mu
-            running[f"running_mean{k}"] = mean
-            new = (1 - momentum) * running_var + momentum * spread
+            new = (1 - momentum) * running_mean + momentum * mu
+            running[f"running_mean{k}"] = new
+            new = (1 - momentum) * running_var + momentum * unbiased
             running[f"running_var{k}"] = new
             x_hat = (x - mu) / np.sqrt(var + self.eps)
             x = np.maximum(p[f"gamma{k}"] * x_hat + p[f"beta{k}"], 0)

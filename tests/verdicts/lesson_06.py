@@ -17,7 +17,8 @@ FLOOR = 0.2
 @cache
 def lesson(side=16):
     """The lesson's photos at side x side pixels, and its train_stack on them."""
-    reference = {"Net": network.FullyConnectedNet, "step": network.Adam}
+    course = network.FullyConnectedNet
+    reference = {"Loss": course, "Net": course, "step": network.Adam}
     cells = "SIDE = 16", "DIM = x_train", "ARMS = {"
     found = from_lesson("06", *cells, SIDE=side, **reference)
     raw = found.raw
