@@ -7,6 +7,11 @@ implementations are in `tests/sourced/`, which proves that they are explained.
 FAMILIES = (
     ("BatchNorm2d only", ("freeze_batchnorm",), ("tianweiy/CenterPoint #168",)),
     (
+        "ReLU in training only",
+        ("trainable_net",),
+        ("aimagelab/mammoth #3", "mlpack #3466"),
+    ),
+    (
         "ReLU's slope left out",
         ("affine_norm_relu_backward",),
         ("iamtrask/Grokking-Deep-Learning #56: a slope that is 1 everywhere",),
@@ -61,7 +66,13 @@ FAMILIES = (
     ),
     (
         "biased running variance",
-        ("update_running_stats", "batchnorm1d", "norm_forward", "torch_batchnorm"),
+        (
+            "update_running_stats",
+            "batchnorm1d",
+            "norm_forward",
+            "torch_batchnorm",
+            "trainable_net",
+        ),
         (
             "ARENA_3.0 #415",
             "mlx #3817",
@@ -69,6 +80,7 @@ FAMILIES = (
             "the source tutorial",
             "pytorch #19916",
             "labml_nn batch_norm",
+            "tinygrad #807",
         ),
     ),
     ("biased variance stored", ("recalibrate_statistics",), ("ARENA_3.0 #415",)),
@@ -207,6 +219,7 @@ FAMILIES = (
         ("batchnorm_forward",),
         ("passes the example of the source homework",),
     ),
+    ("gamma and beta start swapped", ("trainable_net",), ("google/objax #94",)),
     (
         "gamma and beta still trained",
         ("freeze_batchnorm",),
@@ -344,8 +357,8 @@ FAMILIES = (
     ),
     (
         "momentum reversed",
-        ("update_running_stats", "batchnorm1d"),
-        ("cs231n.github.io #180", "d2l-en #2213"),
+        ("update_running_stats", "batchnorm1d", "norm_forward", "trainable_net"),
+        ("cs231n.github.io #180", "d2l-en #2213", "PaddlePaddle #51120"),
     ),
     (
         "momentum reversed, biased running variance",
@@ -384,6 +397,7 @@ FAMILIES = (
             "steps are normalized and the norm is right",
         ),
     ),
+    ("norm on the last layer", ("trainable_net",), ("Lab41/attalos #89",)),
     (
         "norms of rows",
         ("effective_learning_rate",),
@@ -484,8 +498,8 @@ FAMILIES = (
     ),
     (
         "running variance starts at 0",
-        ("batchnorm1d",),
-        ("chainer #879", "d2l-en PR #1591", "equinox #955"),
+        ("batchnorm1d", "trainable_net"),
+        ("chainer #879", "d2l-en PR #1591", "equinox #955", "sonnet #174"),
     ),
     (
         "sign of gamma lost",
@@ -513,7 +527,11 @@ FAMILIES = (
         ("spatial_batchnorm_forward",),
         ("Nico-Curti/NumPyNet #7", "keras #1470"),
     ),
-    ("statistics never updated", ("batchnorm1d",), ("pytorch/xla #806",)),
+    (
+        "statistics never updated",
+        ("batchnorm1d", "trainable_net"),
+        ("pytorch/xla #806", "tensorflow #11965", "YunYang1994/tensorflow-yolov3 #23"),
+    ),
     ("statistics not saved", ("torch_batchnorm",), ("d2l-zh #1265", "torch/nn #1165")),
     (
         "statistics of the batch for every axis",
@@ -611,4 +629,5 @@ FAMILIES = (
         ("batchnorm_forward", "saturation_fraction"),
         ("makemore part 3, cell 24", "cs231n.github.io #180"),
     ),
+    ("weights start at 0", ("trainable_net",), ("wagonhelm/NaNmnist #2",)),
 )

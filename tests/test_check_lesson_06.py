@@ -190,6 +190,108 @@ def course_adam(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
     return new["p"], update.m["p"], update.v["p"]
 
 
+class CourseStart:
+    """The network of the course, with the arrays that it is given."""
+
+    def __init__(self, dims, weight_scale, rng):
+        self.net = network.FullyConnectedNet(dims, "batch")
+        self.params, self.running = self.net.params, self.net.running
+        for name, p in self.params.items():
+            if name[0] == "W":
+                p[...] = rng.normal(0, weight_scale, p.shape)
+
+    def observe(self, x):
+        self.net.load({**self.params, **self.running})
+        self.net.loss(x, np.zeros(len(x), int))
+        self.running.update(self.net.running)
+
+    def scores(self, x):
+        self.net.load({**self.params, **self.running})
+        return self.net.scores(x)
+
+
+class TorchStart:
+    """PyTorch's layers, filled anew in each call; scores as a tensor."""
+
+    def __init__(self, dims, weight_scale, rng):
+        self.dims, self.params, self.running = dims, {}, {}
+        for k in range(1, len(dims)):
+            size = dims[k - 1 : k + 1]
+            self.params[f"W{k}"] = rng.standard_normal(size) * weight_scale
+            self.params[f"b{k}"] = np.zeros(size[1])
+        for k, (name, t) in enumerate(self.norms(), start=1):
+            where = self.params if name in ("gamma", "beta") else self.running
+            where[f"{name}{(k + 3) // 4}"] = t.numpy().copy()
+
+    def norms(self):
+        for width in self.dims[1:-1]:
+            norm = torch.nn.BatchNorm1d(width, dtype=torch.float64)
+            tensors = norm.weight, norm.bias, norm.running_mean, norm.running_var
+            names = "gamma", "beta", "running_mean", "running_var"
+            yield from zip(names, (t.detach() for t in tensors), strict=True)
+
+    def walk(self, x, training):
+        p, h = {n: torch.tensor(v) for n, v in self.params.items()}, torch.tensor(x)
+        for k in range(1, len(self.dims) - 1):
+            names = f"running_mean{k}", f"running_var{k}"
+            running = [torch.tensor(self.running[name]) for name in names]
+            z = h @ p[f"W{k}"] + p[f"b{k}"]
+            own = p[f"gamma{k}"], p[f"beta{k}"]
+            h = F.relu(F.batch_norm(z, *running, *own, training=training))
+            self.running |= {n: t.numpy() for n, t in zip(names, running, strict=True)}
+        return h @ p[f"W{len(self.dims) - 1}"] + p[f"b{len(self.dims) - 1}"]
+
+    def observe(self, x):
+        self.walk(x, True)
+        return "and more"
+
+    def scores(self, x):
+        return self.walk(x, False)
+
+
+class InPlaceStart:
+    """Statistics that move in place, samples one by one."""
+
+    def __init__(self, dims, weight_scale, rng):
+        self.params, self.running, self.L = {}, {}, len(dims) - 1
+        for k, size in enumerate(zip(dims[:-1], dims[1:], strict=True), start=1):
+            self.params[f"W{k}"] = rng.normal(scale=weight_scale, size=size)
+        for k in range(1, self.L + 1):
+            self.params[f"b{k}"] = np.zeros_like(self.params[f"W{k}"][0])
+            if k < self.L:
+                for name, value in (("gamma", 1.0), ("beta", 0.0)):
+                    self.params[f"{name}{k}"] = np.full(dims[k], value)
+                for name, value in (("mean", 0.0), ("var", 1.0)):
+                    self.running[f"running_{name}{k}"] = np.full(dims[k], value)
+
+    def observe(self, x):
+        for k in range(1, self.L):
+            z = np.array([self.affine(k, row) for row in x])
+            mean = sum(z) / len(z)
+            total = sum((row - mean) ** 2 for row in z)
+            for name, new in (("mean", mean), ("var", total / (len(z) - 1))):
+                running = self.running[f"running_{name}{k}"]
+                running += 0.1 * (new - running)
+            x = self.hidden(k, z, mean, total / len(z))
+
+    def scores(self, x):
+        out = []
+        for h in x:
+            for k in range(1, self.L):
+                mean, var = (self.running[f"running_{n}{k}"] for n in ("mean", "var"))
+                h = self.hidden(k, self.affine(k, h), mean, var)
+            out.append(self.affine(self.L, h))
+        return out
+
+    def affine(self, k, x):
+        return np.einsum("d,dh->h", x, self.params[f"W{k}"]) + self.params[f"b{k}"]
+
+    def hidden(self, k, z, mean, var):
+        scale = self.params[f"gamma{k}"] * (var + 1e-5) ** -0.5
+        y = scale * z + (self.params[f"beta{k}"] - scale * mean)
+        return y * (y > 0)
+
+
 class TestBank(BankTests):
     lesson = lesson_06
     honest = {
@@ -201,6 +303,7 @@ class TestBank(BankTests):
         "affine_norm_relu_backward": (by_autograd, in_stages, by_layers),
         "fully_connected_net": (CourseNet, TorchNet, FlatNet),
         "adam_step": (torch_adam, faster_adam, number_by_number, course_adam),
+        "trainable_net": (CourseStart, TorchStart, InPlaceStart),
     }
 
 

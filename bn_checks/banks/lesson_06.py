@@ -6,7 +6,7 @@ import numpy as np
 
 from ..common import batch, keeps_digits
 from ..drivers.lesson_06 import drive_fully_connected_net, drive_trainable_net
-from ..engine import Exercise, Property, close, difference
+from ..engine import Exercise, Failed, Property, close, difference
 from ..forms import lesson_06 as forms
 
 S3 = "section 3, Join three layers into one"
@@ -536,10 +536,13 @@ def _alone_as_in_company(trial):
     trial.usable(SCORES)
     dims, weight_scale, batches, probe, seed = trial.cases[0]
     whole, alone = (
-        trial.exercise.run(trial.student, (dims, weight_scale, batches, x, seed))[0]
+        trial.exercise.outcome(trial.student, (dims, weight_scale, batches, x, seed))
         for x in (probe, probe[:1])
     )
-    lines = difference("scores of a sample alone", alone[SCORES], whole[SCORES][:1])
+    if isinstance(alone.outputs[SCORES], Failed):
+        return (str(alone.outputs[SCORES]),)
+    want = whole.outputs[SCORES][:1]
+    lines = difference("scores of a sample alone", alone.outputs[SCORES], want)
     return lines and (*lines, "a sample's scores must not depend on its batch mates")
 
 

@@ -389,6 +389,16 @@ def always_following(*args):
     return y, *forms.norm_forward(*rest, True)[1:]
 
 
+@NORM_FORWARD.mistake(
+    "statistics move in evaluation and are used", S9, "nn-zero-to-hero #82"
+)
+def followed_and_used(z, gamma, beta, running_mean, running_var, training):
+    """the running statistics follow the batch in evaluation, too, before they are
+    used"""
+    _, *moved = forms.norm_forward(z, gamma, beta, running_mean, running_var, True)
+    return forms.norm_forward(z, gamma, beta, *moved, training)[0], *moved
+
+
 # --- output_layer --------------------------------------------------------------------
 
 

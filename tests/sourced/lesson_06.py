@@ -1,5 +1,7 @@
 """Published mistakes of lesson 06 that no bank lists: edits have to explain them."""
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -200,6 +202,95 @@ def betas_reversed(p, g, m, v, t, lr=1e-3, beta1=0.9, beta2=0.999, eps=1e-8):
     return adam_reference(p, g, m, v, t, lr, 1 - beta1, 1 - beta2, eps)
 
 
+class Trainable:
+    """The right start, statistics and scores; each mistake replaces a part."""
+
+    eps, momentum = 1e-5, 0.1
+
+    def __init__(self, dims, weight_scale, rng):
+        self.params, self.running, self.last = {}, {}, len(dims) - 1
+        for k, (D, H) in enumerate(pairwise(dims), start=1):
+            W = weight_scale * rng.normal(size=(D, H))
+            self.params |= {f"W{k}": W, f"b{k}": np.zeros(H)}
+            if k < self.last:
+                self.params |= {f"gamma{k}": np.ones(H), f"beta{k}": np.zeros(H)}
+                self.running |= {f"running_mean{k}": np.zeros(H)}
+                self.running |= {f"running_var{k}": np.ones(H)}
+
+    def observe(self, x):
+        for k in range(1, self.last):
+            z = x @ self.params[f"W{k}"] + self.params[f"b{k}"]
+            self.blend(f"running_mean{k}", z.mean(0))
+            self.blend(f"running_var{k}", self.stored_variance(z))
+            x = self.norm_relu(k, z, z.mean(0), z.var(0))
+
+    def stored_variance(self, z):
+        return z.var(0, ddof=1)
+
+    def blend(self, name, new):
+        old = self.running[name]
+        self.running[name] = old + self.momentum * (new - old)
+
+    def scores(self, x):
+        for k in range(1, self.last):
+            z = x @ self.params[f"W{k}"] + self.params[f"b{k}"]
+            stored = self.running[f"running_mean{k}"], self.running[f"running_var{k}"]
+            x = self.norm_relu(k, z, *stored)
+        return x @ self.params[f"W{self.last}"] + self.params[f"b{self.last}"]
+
+    def norm_relu(self, k, z, mean, var):
+        x_hat = (z - mean) / np.sqrt(var + self.eps)
+        return np.maximum(self.params[f"gamma{k}"] * x_hat + self.params[f"beta{k}"], 0)
+
+
+def _started(**changed):
+    """The start with other values, by the name of an array without its number."""
+
+    class Started(Trainable):
+        def __init__(self, *args):
+            super().__init__(*args)
+            for store in (self.params, self.running):
+                for name, value in store.items():
+                    kind = name.rstrip("0123456789")
+                    if kind in changed:
+                        store[name] = np.full_like(value, changed[kind])
+
+    return Started
+
+
+class MomentumTurned(Trainable):
+    momentum = 0.9
+
+
+class BiasedVariance(Trainable):
+    def stored_variance(self, z):
+        return z.var(0)
+
+
+class NeverUpdated(Trainable):
+    def observe(self, x):
+        pass
+
+
+class ReluInTrainingOnly(Trainable):
+    def scores(self, x):
+        for k in range(1, self.last):
+            z = x @ self.params[f"W{k}"] + self.params[f"b{k}"]
+            mean, var = (
+                self.running[f"running_mean{k}"],
+                self.running[f"running_var{k}"],
+            )
+            x_hat = (z - mean) / np.sqrt(var + self.eps)
+            x = self.params[f"gamma{k}"] * x_hat + self.params[f"beta{k}"]
+        return x @ self.params[f"W{self.last}"] + self.params[f"b{self.last}"]
+
+
+class NormOnTheScores(Trainable):
+    def __init__(self, dims, *rest):
+        super().__init__(dims, *rest)
+        self.params[f"gamma{self.last}"] = np.ones(dims[-1])
+
+
 MISTAKES = (
     (
         "affine_norm_relu_forward",
@@ -346,4 +437,37 @@ MISTAKES = (
         _adam(denominator=lambda v_hat, eps, c2: v_hat**2 + eps),
     ),
     ("adam_step", "betas reversed", "mila-iqia/blocks #1159", betas_reversed),
+    (
+        "trainable_net",
+        "momentum reversed",
+        "Paddle #51120; d2l-en #2213",
+        MomentumTurned,
+    ),
+    (
+        "trainable_net",
+        "biased running variance",
+        "tinygrad #807; mlx #3817",
+        BiasedVariance,
+    ),
+    (
+        "trainable_net",
+        "running variance starts at 0",
+        "chainer #879; d2l-en PR #1591; sonnet #174",
+        _started(running_var=0),
+    ),
+    ("trainable_net", "gamma and beta swapped", "objax #94", _started(gamma=0, beta=1)),
+    ("trainable_net", "weights start at 0", "NaNmnist #2", _started(W=0)),
+    (
+        "trainable_net",
+        "statistics never updated",
+        "tensorflow #11965; YunYang1994/tensorflow-yolov3 #23",
+        NeverUpdated,
+    ),
+    (
+        "trainable_net",
+        "ReLU in training only",
+        "aimagelab/mammoth #3; mlpack #3466",
+        ReluInTrainingOnly,
+    ),
+    ("trainable_net", "norm on the last layer", "Lab41/attalos #89", NormOnTheScores),
 )

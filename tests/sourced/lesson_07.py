@@ -124,6 +124,10 @@ def biased_running_variance(*args):
     return norm_forward(*args, ddof=0)
 
 
+def momentum_reversed(*args):
+    return norm_forward(*args, new=0.9)
+
+
 def log_softmax(logits):
     shifted = logits - logits.max(axis=0)
     return shifted - np.log(np.exp(shifted).sum(axis=0))
@@ -283,6 +287,12 @@ MISTAKES = (
         "batch statistics in evaluation",
         "the source article; vlfeat/matconvnet #506; davidsandberg/facenet #278",
         batch_statistics,
+    ),
+    (
+        "norm_forward",
+        "momentum reversed",
+        "cs231n.github.io #180; d2l-en #2213",
+        momentum_reversed,
     ),
     (
         "norm_forward",
