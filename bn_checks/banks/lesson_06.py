@@ -730,9 +730,22 @@ class BatchStatistics(Trainable):
 
 
 @TRAINABLE_NET.mistake(
-    "statistics updated in evaluation",
+    "scores in training mode",
     S7,
-    "karpathy/nn-zero-to-hero #82; AntreasAntoniou/HowToTrainYourMAMLPytorch #3",
+    "AntreasAntoniou/HowToTrainYourMAMLPytorch #3; udacity/deep-learning #130",
+)
+class TrainingMode(BatchStatistics):
+    """scores works as in training: it normalizes by the photos it is given, and moves
+    the running statistics"""
+
+    def scores(self, x):
+        scores = super().scores(x)
+        self.observe(x)
+        return scores
+
+
+@TRAINABLE_NET.mistake(
+    "statistics updated in evaluation", S7, "karpathy/nn-zero-to-hero #82"
 )
 class ScoresObserve(Trainable):
     """scores treats what it is given as one more batch in training, and the running

@@ -22,7 +22,7 @@ def drive_fully_connected_net(student, dims, reg, x, y, seed, shift):
 
     def joined(names):
         these = {name: shapes[name] for name in names}
-        return _joined(grads, these, "the gradients", "the gradient of {}")
+        return _joined(grads, these, "the gradients lack {!r}", "the gradient of {}")
 
     inner = [
         joined([f"{kind}{k}" for k in hidden]) for kind in ("gamma", "beta", "W", "b")
@@ -48,12 +48,12 @@ def parameters(dims, seed, shift=0.0):
     return params
 
 
-def _joined(found, shapes, whose, each):
+def _joined(found, shapes, absent, each):
     """Arrays one after the other, or the words that say which is wrong."""
     flat = [np.zeros(0)]
     for name, shape in shapes.items():
         if name not in found:
-            return f"{MISSING}{whose} lack {name!r}"
+            return MISSING + absent.format(name)
         array = plain(each.format(name), found[name])
         if isinstance(array, str):
             return array
@@ -145,7 +145,8 @@ def _read(net, kind, dims):
         return [f"{MISSING}the network has no dict {kind}"] * len(shapes)
     for name, shape in _shapes(kind, dims).items():
         shapes[_sort(name)][name] = shape
-    return [_joined(store, those, f"your {kind}", "{}") for those in shapes.values()]
+    absent = f"there is no {{!r}} in {kind}"
+    return [_joined(store, those, absent, "{}") for those in shapes.values()]
 
 
 def _start(net, dims):
