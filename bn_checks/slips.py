@@ -477,6 +477,10 @@ def _calls(node, say):
             yield "loop", clause, 0.9, put("range(a[0])", a="args.0")
         case ast.Name(id=outer):
             yield from _own_calls(node, outer)
+        case ast.Attribute(value=ast.Name(id="np"), attr="maximum") if (
+            ast.unparse(node.args[1]) == "0"
+        ):
+            yield "cut", "nothing is cut off at 0", 1, put("a", a="args.0")
         case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "minimum") if say(
             node.args[0]
         ) and say(node.args[1]):
