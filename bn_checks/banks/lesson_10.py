@@ -295,6 +295,14 @@ def no_shortcut(x, W1, W2, gamma, beta, place):
     return _layer_norm(_mlp(x, W1, W2), gamma, beta)
 
 
+@BLOCK.mistake("no shortcut for pre", S3, ANSWERS)
+def no_shortcut_for_pre(x, W1, W2, gamma, beta, place):
+    """for pre, nothing carries the stream past the branch"""
+    if place == "post":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    return _mlp(_layer_norm(x, gamma, beta), W1, W2)
+
+
 @BLOCK.mistake("no shortcut before the norm", S3, SEEN)
 def no_shortcut_for_post(x, W1, W2, gamma, beta, place):
     """for post, nothing carries the stream past the branch"""
