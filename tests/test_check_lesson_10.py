@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from bank import BankTests
-from sourced.blind_10 import ANSWERS
+from sourced import blind_10, blind_10_again
 from torch.nn import functional as F
 
 from bn_checks.banks import lesson_09, lesson_10
@@ -166,10 +166,11 @@ def test_folding_and_centering_change_no_output(with_bias):
 EXERCISES = {e.name: e for e in (*lesson_09.EXERCISES, *lesson_10.EXERCISES)}
 
 
-def test_wrong_answers_written_blind_are_explained():
+@pytest.mark.parametrize("answers", [blind_10, blind_10_again])
+def test_wrong_answers_written_blind_are_explained(answers):
     """None has full points, and the diagnosis accounts for 85 % of each exercise's."""
     share = {}
-    for name, codes in ANSWERS.items():
+    for name, codes in answers.ANSWERS.items():
         scores = [EXERCISES[name].score(code, 3, seed=3) for code in codes]
         assert len(codes) >= 10 and max(scores) < 3, name
         share[name] = sum(score.explained for score in scores) / len(codes)
