@@ -507,7 +507,7 @@ def layer_norm_of_both(q, k, v, gain):
 
 @ATTENTION.mistake("a layer norm with eps", S7, ANSWERS)
 def layer_norm_with_eps(q, k, v, gain):
-    """queries and keys get a layer norm with an eps, and have the root of d as length"""
+    """queries and keys get a layer norm with an eps; their length is the root of d"""
     q, k = (
         (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
         for a in (q, k)
