@@ -35,8 +35,8 @@ def fold_model(model, only=None):
     Returns:
         A new model with the same outputs up to rounding: weights are folded in float64
         and rounded once, to the dtype that they had. In float32 that is 1e-5 of the
-        largest output, but for models that round more than that themselves: torchvision's
-        wide_resnet101_2 is 2e-5 from its float64 outputs, folded and unfolded alike.
+        largest output, but for models that round more than that themselves, such as
+        torchvision's wide_resnet101_2: 2e-5 from its float64 outputs, folded or not.
         In the place of each folded batch norm stands nn.Identity; where the batch norm
         took inputs of several numbers of axes, one that raises a ValueError for those
         that do not fold, such as (N, C, L) after nn.Linear.

@@ -100,6 +100,12 @@ def decays_biases(model, weight_decay):
     return _split(model, weight_decay, lambda m, name: not _is_norm(m))
 
 
+@DECAY.mistake("only biases decay", S3, "answers to this exercise")
+def decays_what_is_called_bias(model, weight_decay):
+    """what is called bias decays, β as well, and the weights do not"""
+    return _split(model, weight_decay, lambda m, name: name == "bias")
+
+
 @DECAY.mistake("groups swapped", S3, "answers to this exercise")
 def decays_the_others(model, weight_decay):
     """the two groups are exchanged: gamma, beta and biases decay, weights do not"""

@@ -225,6 +225,13 @@ def _var(rows):
     return rows.var(0)
 
 
+@MASKED.mistake("no affine", S2, ANSWERS)
+def no_affine(x, mask, gamma, beta, eps=1e-5):
+    """neither γ nor β is applied"""
+    ones, zeros = np.ones_like(gamma), np.zeros_like(beta)
+    return forms.masked_batchnorm(x, mask, ones, zeros, eps)
+
+
 # --- residual_block ------------------------------------------------------------------
 
 
@@ -329,6 +336,13 @@ def two_norms_for_post(x, W1, W2, gamma, beta, place):
 
 def _with_branch(branch, norm, x, place):
     return x + branch(norm(x)) if place == "pre" else norm(x + branch(x))
+
+
+@BLOCK.mistake("shortcut twice with post", S3, ANSWERS)
+def shortcut_twice(x, W1, W2, gamma, beta, place):
+    """for post, the stream is added to the normalized sum once more"""
+    block = forms.residual_block(x, W1, W2, gamma, beta, place)
+    return block if place == "pre" else x + block
 
 
 @BLOCK.mistake("mean over the tokens", S3, SEEN)
@@ -573,6 +587,21 @@ def gain_on_outputs(q, k, v, gain):
     return gain * (weights @ v), weights
 
 
+@ATTENTION.mistake("later tokens hidden", S7, ANSWERS)
+def causal(q, k, v, gain):
+    """a causal mask hides later tokens"""
+    logits = gain * (_unit(q) @ _unit(k).T)
+    later = np.triu(np.ones_like(logits), 1) > 0
+    return _attend(np.where(later, -np.inf, logits), v)
+
+
+@ATTENTION.mistake("weights transposed", S7, ANSWERS)
+def weights_transposed(q, k, v, gain):
+    """columns of the weights collect the values, not rows"""
+    weights = forms.qk_norm_attention(q, k, v, gain)[1]
+    return weights.T @ v, weights
+
+
 # --- fold_layernorm ------------------------------------------------------------------
 
 
@@ -629,6 +658,12 @@ def _with_shift(b, shift):
 def divides_by_gamma(gamma, beta, W, b):
     """γ divides the weight, as if its effect were to be undone"""
     return W / gamma[:, None], _with_shift(b, beta @ W)
+
+
+@FOLD.mistake("root of gamma", S8, ANSWERS)
+def root_of_gamma(gamma, beta, W, b):
+    """the root of γ scales the weight, as if γ were a variance"""
+    return np.sqrt(np.abs(gamma))[:, None] * W, _with_shift(b, beta @ W)
 
 
 @FOLD.mistake("gamma on the outputs", S8, SEEN)
@@ -799,6 +834,25 @@ def bias_minus_both_means(W, b):
     """the bias has the mean of the weight subtracted, besides its own"""
     W2, b = forms.center_writer(W, b)
     return W2, b - W.mean()
+
+
+@CENTER.mistake("divided by the mean", S8, ANSWERS)
+def divided_by_the_mean(W, b):
+    """rows are divided by their mean, which is not subtracted"""
+    return W / W.mean(1, keepdims=True), b / b.mean()
+
+
+@CENTER.mistake("columns centered together", S8, ANSWERS)
+def columns_centered_together(W, b):
+    """the mean runs over rows, with the bias as one more row"""
+    mean = np.vstack([W, b]).mean(0)
+    return W - mean, b - mean
+
+
+@CENTER.mistake("the first entry subtracted", S8, ANSWERS)
+def first_entry_subtracted(W, b):
+    """the first entry of each row is subtracted, not its mean"""
+    return W - W[:, :1], b - b[0]
 
 
 @CENTER.mistake("the last entry makes up", S8, ANSWERS)
