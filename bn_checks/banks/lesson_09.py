@@ -68,6 +68,7 @@ DECAY = Exercise(
         "decay_of_biases",
         "decay_of_gamma_and_beta",
         "times_in_a_group",
+        "parameters_frozen",
     ),
     decay_cases,
     drive=drive_decay,
@@ -97,6 +98,12 @@ def decays_by_name(model, weight_decay):
 def decays_biases(model, weight_decay):
     """only the norms are spared, and the biases of the other layers decay"""
     return _split(model, weight_decay, lambda m, name: not _is_norm(m))
+
+
+@DECAY.mistake("only biases decay", S3, "answers to this exercise")
+def decays_what_is_called_bias(model, weight_decay):
+    """what is called bias decays, β as well, and the weights do not"""
+    return _split(model, weight_decay, lambda m, name: name == "bias")
 
 
 @DECAY.mistake("groups swapped", S3, "answers to this exercise")
@@ -132,6 +139,31 @@ def decays_top_level_only(model, weight_decay):
     """only the direct children are looked at; weights inside a block do not decay"""
     top = list(model.children())
     return _split(model, weight_decay, lambda m, name: m in top and _is_weight(m, name))
+
+
+@DECAY.mistake("the top level only, alone", S3, "answers to this exercise")
+def groups_top_level_only(model, weight_decay):
+    """only the direct children are looked at; what a block holds is in no group"""
+    top = [m for m in model.children() if not list(m.children())]
+    return _split(nn.ModuleList(top), weight_decay, _is_weight)
+
+
+@DECAY.mistake("parameters twice in a group", S3, "modules() and parameters() at once")
+def decays_what_blocks_repeat(model, weight_decay):
+    """every module hands in the parameters below it, too, so that some come twice"""
+    every = [p for m in model.modules() for p in m.parameters()]
+    return [
+        {"params": [p for p in every if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in every if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+@DECAY.mistake("the rest frozen", S3, "answers to this exercise")
+def freezes_the_rest(model, weight_decay):
+    """gamma, beta and biases get no gradient any more, so they are not trained"""
+    groups = _split(model, weight_decay, _is_weight)
+    _fixed(groups[1]["params"])
+    return groups
 
 
 @DECAY.mistake("linear layers only", S3, "answers to this exercise")
@@ -338,6 +370,33 @@ def returns_the_last_layer(model):
     for m in _norms(model):
         m.eval()
         m.train = lambda mode=True: m  # noqa: B023
+        _fixed(m.parameters())
+
+
+@FREEZE.mistake("train returns nothing", S4, "answers to this exercise")
+def train_returns_nothing(model):
+    """the train of a frozen layer returns None, not the layer"""
+    for m in _norms(model):
+        _stays_in_evaluation(m)
+        m.train = lambda mode=True: None
+        _fixed(m.parameters())
+
+
+@FREEZE.mistake("norms removed", S4, "answers to this exercise")
+def removes_norms(model):
+    """the batch norms are gone, and nothing is normalized"""
+    for m in list(model.modules()):
+        for name, child in m.named_children():
+            if isinstance(child, KINDS):
+                setattr(m, name, nn.Identity())
+
+
+@FREEZE.mistake("statistics reset", S4, "answers to this exercise")
+def resets_statistics(model):
+    """the running statistics are set back to 0 and 1 before they are frozen"""
+    for m in _norms(model):
+        m.reset_running_stats()
+        _stays_in_evaluation(m)
         _fixed(m.parameters())
 
 

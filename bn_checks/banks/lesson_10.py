@@ -7,6 +7,7 @@ from ..engine import Exercise, Property, difference, rejects
 from ..forms import lesson_10 as forms
 
 SEEN = "seen while this lesson was written"
+ANSWERS = "answers to this exercise"
 S2 = "section 2, Give every token its own norm"
 S3 = "section 3, Put the norm before or after"
 S7 = "section 7, Keep attention from saturating"
@@ -136,13 +137,53 @@ def each_token(x, mask, gamma, beta, eps=1e-5):
     return _spread(x, mask, gamma, beta, *own, eps)[0], mu, var
 
 
+def _moments(x, mask, axes):
+    """Mean and variance of the real tokens over these axes, which are kept."""
+    kept = np.broadcast_to(mask[..., None], x.shape)
+    n = np.maximum(kept.sum(axes, keepdims=True), 1)
+    mu = np.where(kept, x, 0).sum(axes, keepdims=True) / n
+    return mu, np.where(kept, (x - mu) ** 2, 0).sum(axes, keepdims=True) / n
+
+
+def _over(x, mask, gamma, beta, eps, axes):
+    """y with the statistics over these axes; mu and var as they should be."""
+    _, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
+    own = _moments(x, mask, axes)
+    return _spread(x, mask, gamma, beta, *own, eps)[0], mu, var
+
+
 @MASKED.mistake("each position by itself", S2, SEEN)
 def each_position(x, mask, gamma, beta, eps=1e-5):
-    """each position of the sequences has statistics of its own"""
-    kept, n = mask[..., None], np.maximum(mask.sum(0), 1)[:, None]
-    mu = np.where(kept, x, 0).sum(0) / n
-    var = np.where(kept, (x - mu) ** 2, 0).sum(0) / n
-    return _spread(x, mask, gamma, beta, mu, var, eps)[0], mu.mean(0), var.mean(0)
+    """in y, each position of the sequences has statistics of its own"""
+    return _over(x, mask, gamma, beta, eps, (0,))
+
+
+@MASKED.mistake("positions averaged", S2, ANSWERS)
+def positions_averaged(x, mask, gamma, beta, eps=1e-5):
+    """each position has statistics of its own, and mu and var are their means"""
+    y, *_ = _over(x, mask, gamma, beta, eps, (0,))
+    mu, var = _moments(x, mask, (0,))
+    return y, mu.mean((0, 1)), var.mean((0, 1))
+
+
+@MASKED.mistake("each sequence by itself", S2, ANSWERS)
+def each_sequence(x, mask, gamma, beta, eps=1e-5):
+    """in y, each sequence has statistics of its own, as in instance norm"""
+    return _over(x, mask, gamma, beta, eps, (1,))
+
+
+@MASKED.mistake("sequences averaged", S2, ANSWERS)
+def sequences_averaged(x, mask, gamma, beta, eps=1e-5):
+    """each sequence has statistics of its own, and mu and var are their means"""
+    y, *_ = _over(x, mask, gamma, beta, eps, (1,))
+    mu, var = _moments(x, mask, (1,))
+    return y, mu.mean((0, 1)), var.mean((0, 1))
+
+
+@MASKED.mistake("one mean for all features", S2, ANSWERS)
+def one_for_all(x, mask, gamma, beta, eps=1e-5):
+    """in y, all features share one mean and one variance"""
+    return _over(x, mask, gamma, beta, eps, (0, 1, 2))
 
 
 @MASKED.mistake("mean of the sequences' means", S2, SEEN)
@@ -151,6 +192,44 @@ def mean_of_means(x, mask, gamma, beta, eps=1e-5):
     long one"""
     mu = np.mean([seq[m].mean(0) for seq, m in zip(x, mask, strict=True) if m.any()], 0)
     return _spread(x, mask, gamma, beta, mu, ((x[mask] - mu) ** 2).mean(0), eps)
+
+
+def _per_sequence(x, mask):
+    return [seq[m] for seq, m in zip(x, mask, strict=True) if m.any()]
+
+
+@MASKED.mistake("mean of the sequences' means and squares", S2, ANSWERS)
+def means_of_means(x, mask, gamma, beta, eps=1e-5):
+    """mu and var are means over sequences, so that a short one counts as much as a
+    long one"""
+    parts = _per_sequence(x, mask)
+    mu = np.mean([part.mean(0) for part in parts], 0)
+    var = np.mean([((part - mu) ** 2).mean(0) for part in parts], 0)
+    return _spread(x, mask, gamma, beta, mu, var, eps)
+
+
+@MASKED.mistake("mean of the sequences' variances", S2, ANSWERS)
+def mean_of_variances(x, mask, gamma, beta, eps=1e-5):
+    """mu and var are the means of the sequences' own means and variances, and the
+    distances between those means are lost"""
+    parts = _per_sequence(x, mask)
+    mu, var = (np.mean([f(part) for part in parts], 0) for f in (_mean, _var))
+    return _spread(x, mask, gamma, beta, mu, var, eps)
+
+
+def _mean(rows):
+    return rows.mean(0)
+
+
+def _var(rows):
+    return rows.var(0)
+
+
+@MASKED.mistake("no affine", S2, ANSWERS)
+def no_affine(x, mask, gamma, beta, eps=1e-5):
+    """neither γ nor β is applied"""
+    ones, zeros = np.ones_like(gamma), np.zeros_like(beta)
+    return forms.masked_batchnorm(x, mask, ones, zeros, eps)
 
 
 # --- residual_block ------------------------------------------------------------------
@@ -223,6 +302,14 @@ def no_shortcut(x, W1, W2, gamma, beta, place):
     return _layer_norm(_mlp(x, W1, W2), gamma, beta)
 
 
+@BLOCK.mistake("no shortcut for pre", S3, ANSWERS)
+def no_shortcut_for_pre(x, W1, W2, gamma, beta, place):
+    """for pre, nothing carries the stream past the branch"""
+    if place == "post":
+        return forms.residual_block(x, W1, W2, gamma, beta, place)
+    return _mlp(_layer_norm(x, gamma, beta), W1, W2)
+
+
 @BLOCK.mistake("no shortcut before the norm", S3, SEEN)
 def no_shortcut_for_post(x, W1, W2, gamma, beta, place):
     """for post, nothing carries the stream past the branch"""
@@ -249,6 +336,13 @@ def two_norms_for_post(x, W1, W2, gamma, beta, place):
 
 def _with_branch(branch, norm, x, place):
     return x + branch(norm(x)) if place == "pre" else norm(x + branch(x))
+
+
+@BLOCK.mistake("shortcut twice with post", S3, ANSWERS)
+def shortcut_twice(x, W1, W2, gamma, beta, place):
+    """for post, the stream is added to the normalized sum once more"""
+    block = forms.residual_block(x, W1, W2, gamma, beta, place)
+    return block if place == "pre" else x + block
 
 
 @BLOCK.mistake("mean over the tokens", S3, SEEN)
@@ -290,6 +384,23 @@ def relu_before(x, W1, W2, gamma, beta, place):
     """ReLU stands before the first layer, not between the two"""
     block = _other_branch(lambda h, W1, W2: np.maximum(h, 0) @ W1 @ W2)
     return block(x, W1, W2, gamma, beta, place)
+
+
+@BLOCK.mistake("no ReLU", S3, ANSWERS)
+def no_relu(x, W1, W2, gamma, beta, place):
+    """no ReLU stands between the two layers, so that the branch is linear"""
+    block = _other_branch(lambda h, W1, W2: h @ W1 @ W2)
+    return block(x, W1, W2, gamma, beta, place)
+
+
+@BLOCK.mistake("an RMS norm", S3, ANSWERS)
+def an_rms_norm(x, W1, W2, gamma, beta, place):
+    """the norm is an RMS norm: no mean is subtracted"""
+
+    def norm(h):
+        return gamma * h / np.sqrt((h**2).mean(-1, keepdims=True) + 1e-5) + beta
+
+    return _with_branch(lambda h: _mlp(h, W1, W2), norm, x, place)
 
 
 @BLOCK.mistake("ReLU on the sum", S3, SEEN)
@@ -408,6 +519,47 @@ def layer_norm_of_both(q, k, v, gain):
     return _attend(gain * q.shape[-1] * (q @ k.T), v)
 
 
+@ATTENTION.mistake("a layer norm with eps", S7, ANSWERS)
+def layer_norm_with_eps(q, k, v, gain):
+    """queries and keys get a layer norm with an eps; their length is the root of d"""
+    q, k = (
+        (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
+        for a in (q, k)
+    )
+    return _attend(gain * (q @ k.T), v)
+
+
+@ATTENTION.mistake("an RMS of 1", S7, ANSWERS)
+def rms_of_one(q, k, v, gain):
+    """queries and keys get an RMS of 1, and their length is the root of d"""
+    return _attend(gain * q.shape[-1] * (_unit(q) @ _unit(k).T), v)
+
+
+def _added_to_lengths(added):
+    def attention(q, k, v, gain):
+        q, k = (a / (np.linalg.norm(a, axis=-1, keepdims=True) + added) for a in (q, k))
+        return _attend(gain * (q @ k.T), v)
+
+    attention.__doc__ = f"{added:g} is added to the lengths, which then count a little"
+    return attention
+
+
+def _added_to_squares(added):
+    def attention(q, k, v, gain):
+        q, k = (a / np.sqrt((a**2).sum(-1, keepdims=True) + added) for a in (q, k))
+        return _attend(gain * (q @ k.T), v)
+
+    attention.__doc__ = f"{added:g} is added to the sums of squares under the root"
+    return attention
+
+
+for added in (1e-3, 1e-4, 1e-5, 1e-6):
+    note = ATTENTION.mistake(f"{added:g} added to the lengths", S7, ANSWERS)
+    note(_added_to_lengths(added))
+    note = ATTENTION.mistake(f"{added:g} added to the squares", S7, ANSWERS)
+    note(_added_to_squares(added))
+
+
 @ATTENTION.mistake("lengths of sums of magnitudes", S7, SEEN)
 def sums_of_magnitudes(q, k, v, gain):
     """lengths are sums of magnitudes, not roots of sums of squares"""
@@ -433,6 +585,21 @@ def gain_on_outputs(q, k, v, gain):
     """the gain multiplies what is collected, not the logits"""
     weights = _softmax(_unit(q) @ _unit(k).T)
     return gain * (weights @ v), weights
+
+
+@ATTENTION.mistake("later tokens hidden", S7, ANSWERS)
+def causal(q, k, v, gain):
+    """a causal mask hides later tokens"""
+    logits = gain * (_unit(q) @ _unit(k).T)
+    later = np.triu(np.ones_like(logits), 1) > 0
+    return _attend(np.where(later, -np.inf, logits), v)
+
+
+@ATTENTION.mistake("weights transposed", S7, ANSWERS)
+def weights_transposed(q, k, v, gain):
+    """columns of the weights collect the values, not rows"""
+    weights = forms.qk_norm_attention(q, k, v, gain)[1]
+    return weights.T @ v, weights
 
 
 # --- fold_layernorm ------------------------------------------------------------------
@@ -493,6 +660,12 @@ def divides_by_gamma(gamma, beta, W, b):
     return W / gamma[:, None], _with_shift(b, beta @ W)
 
 
+@FOLD.mistake("root of gamma", S8, ANSWERS)
+def root_of_gamma(gamma, beta, W, b):
+    """the root of γ scales the weight, as if γ were a variance"""
+    return np.sqrt(np.abs(gamma))[:, None] * W, _with_shift(b, beta @ W)
+
+
 @FOLD.mistake("gamma on the outputs", S8, SEEN)
 def gamma_on_outputs(gamma, beta, W, b):
     """γ scales columns of W, which are outputs, not rows, which are features"""
@@ -523,6 +696,19 @@ def beta_in_the_weight(gamma, beta, W, b):
 def bias_scaled(gamma, beta, W, b):
     """the new bias is scaled with the mean of γ"""
     return gamma[:, None] * W, _with_shift(b, beta @ W) * gamma.mean()
+
+
+@FOLD.mistake("old bias scaled", S8, ANSWERS)
+def old_bias_scaled(gamma, beta, W, b):
+    """the old bias is scaled with the mean of γ"""
+    return gamma[:, None] * W, beta @ W if b is None else gamma.mean() * b + beta @ W
+
+
+@FOLD.mistake("old bias scaled entry by entry", S8, ANSWERS)
+def old_bias_scaled_by_entries(gamma, beta, W, b):
+    """the old bias is scaled with γ, as if outputs were features"""
+    scale = np.resize(gamma, W.shape[1])
+    return gamma[:, None] * W, beta @ W if b is None else scale * b + beta @ W
 
 
 @FOLD.mistake("beta through a W divided by gamma", S8, SEEN)
@@ -570,11 +756,18 @@ def bias_not_centered(W, b):
     return W - W.mean(1, keepdims=True), b
 
 
-@CENTER.mistake("standardized", S8, SEEN)
-def standardized(W, b):
-    """rows are divided by their deviation as well"""
+@CENTER.mistake("weight standardized", S8, SEEN)
+def weight_standardized(W, b):
+    """rows of the weight are divided by their deviation as well"""
     W, b = forms.center_writer(W, b)
-    return W / W.std(1, keepdims=True), b / b.std()
+    return W / W.std(1, keepdims=True), b
+
+
+@CENTER.mistake("bias standardized", S8, SEEN)
+def bias_standardized(W, b):
+    """the bias is divided by its deviation as well"""
+    W, b = forms.center_writer(W, b)
+    return W, b / b.std()
 
 
 @CENTER.mistake("columns centered as well", S8, SEEN)
@@ -608,11 +801,67 @@ def median(W, b):
     return W - np.median(W, 1, keepdims=True), b - np.median(b)
 
 
-@CENTER.mistake("scaled to length 1", S8, SEEN)
+@CENTER.mistake("rows of length 1", S8, SEEN)
 def unit_rows(W, b):
-    """rows are divided by their length as well"""
+    """rows of the weight are divided by their length as well"""
     W, b = forms.center_writer(W, b)
-    return W / np.linalg.norm(W, axis=1, keepdims=True), b / np.linalg.norm(b)
+    return W / np.linalg.norm(W, axis=1, keepdims=True), b
+
+
+@CENTER.mistake("a bias of length 1", S8, SEEN)
+def unit_bias(W, b):
+    """the bias is divided by its length as well"""
+    W, b = forms.center_writer(W, b)
+    return W, b / np.linalg.norm(b)
+
+
+@CENTER.mistake("the weight's means taken from the bias", S8, ANSWERS)
+def bias_pays_for_the_weight(W, b):
+    """the bias loses the sum of the weight's means, besides its own mean"""
+    W2, b = forms.center_writer(W, b)
+    return W2, b - W.mean(1).sum()
+
+
+@CENTER.mistake("the weight's means given to the bias", S8, ANSWERS)
+def bias_gets_the_means(W, b):
+    """what the weight's rows lose is added to the centered bias"""
+    W2, b = forms.center_writer(W, b)
+    return W2, b + W.mean(1).sum()
+
+
+@CENTER.mistake("both means for the bias", S8, ANSWERS)
+def bias_minus_both_means(W, b):
+    """the bias has the mean of the weight subtracted, besides its own"""
+    W2, b = forms.center_writer(W, b)
+    return W2, b - W.mean()
+
+
+@CENTER.mistake("divided by the mean", S8, ANSWERS)
+def divided_by_the_mean(W, b):
+    """rows are divided by their mean, which is not subtracted"""
+    return W / W.mean(1, keepdims=True), b / b.mean()
+
+
+@CENTER.mistake("columns centered together", S8, ANSWERS)
+def columns_centered_together(W, b):
+    """the mean runs over rows, with the bias as one more row"""
+    mean = np.vstack([W, b]).mean(0)
+    return W - mean, b - mean
+
+
+@CENTER.mistake("the first entry subtracted", S8, ANSWERS)
+def first_entry_subtracted(W, b):
+    """the first entry of each row is subtracted, not its mean"""
+    return W - W[:, :1], b - b[0]
+
+
+@CENTER.mistake("the last entry makes up", S8, ANSWERS)
+def last_entry_makes_up(W, b):
+    """sums are 0 because the last entry makes up for the others, which stay"""
+    W, b = W.copy(), b.copy()
+    W[:, -1] -= W.sum(1)
+    b[-1] -= b.sum()
+    return W, b
 
 
 EXERCISES = (MASKED, BLOCK, ATTENTION, FOLD, CENTER)
