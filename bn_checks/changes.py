@@ -1,0 +1,63 @@
+"""Mistakes written down as changes of a right form's text.
+
+Where a wrong answer is a right form in which something else stands, this is written:
+
+    one padding too many: padding counts in the variance, as a distance from the mean
+        np.where(kept, x - mu, 0) -> rows - mu
+        seen in owner/repository #12
+
+First the mistake's name and its clause; below, indented, what is written instead of
+what, wherever it stands in the form, and where the mistake was seen.
+"""
+
+import inspect
+import re
+from functools import cached_property
+from textwrap import dedent
+
+from .engine import Mistake
+
+ARROW, SEEN = " -> ", "seen in "
+ENTRY = re.compile(r"((?:^\S.*\n)+)((?:^ .*\n)+)", re.MULTILINE)
+
+
+class Changed:
+    """A right form with other text in places; it is made when it is first called.
+
+    Args:
+        form: a function or class of a module of the course.
+        changes: pairs of what stands there and what is written instead.
+    """
+
+    def __init__(self, form, changes):
+        self.form, self.changes = form, changes
+
+    def __call__(self, *args):
+        return self.code(*args)
+
+    @cached_property
+    def code(self):
+        """The wrong implementation.
+
+        Raises:
+            ValueError: the form lacks the text of a change.
+        """
+        source = dedent(inspect.getsource(self.form))
+        for old, new in self.changes:
+            if old not in source:
+                raise ValueError(f"{self.form.__name__} does not contain {old!r}")
+            source = source.replace(old, new)
+        space = vars(inspect.getmodule(self.form)).copy()
+        exec(compile(source, "<change>", "exec"), space)
+        return space[self.form.__name__]
+
+
+def changed(form, section, text, source=""):
+    """The `Mistake`s of a text; `source` is where those that name none were seen."""
+    for head, body in ENTRY.findall(dedent(text).lstrip("\n")):
+        name, clause = " ".join(head.split()).split(": ", 1)
+        lines = re.sub(r"\n +->", " ->", body).splitlines()
+        lines = [re.sub(r"-> *", "-> ", line.strip()) for line in lines]
+        pairs = [line.split(ARROW, 1) for line in lines if ARROW in line]
+        seen = [line.removeprefix(SEEN) for line in lines if line.startswith(SEEN)]
+        yield Mistake(name, clause, section, *(seen or [source]), Changed(form, pairs))
