@@ -7,7 +7,8 @@ Where a wrong answer is a right form in which something else stands, this is wri
         seen in owner/repository #12
 
 First the mistake's name and its clause; below, indented, what is written instead of
-what, wherever it stands in the form, and where the mistake was seen.
+what, wherever it stands in the form, and where the mistake was seen. A line that is
+indented deeper goes on with the one above.
 """
 
 import inspect
@@ -18,6 +19,7 @@ from textwrap import dedent
 from .engine import Mistake
 
 ARROW, SEEN = " -> ", "seen in "
+DEEPER = re.compile(r"\n {5,}")
 ENTRY = re.compile(r"((?:^\S.*\n)+)((?:^ .*\n)+)", re.MULTILINE)
 
 
@@ -56,8 +58,7 @@ def changed(form, section, text, source=""):
     """The `Mistake`s of a text; `source` is where those that name none were seen."""
     for head, body in ENTRY.findall(dedent(text).lstrip("\n")):
         name, clause = " ".join(head.split()).split(": ", 1)
-        lines = re.sub(r"\n +->", " ->", body).splitlines()
-        lines = [re.sub(r"-> *", "-> ", line.strip()) for line in lines]
+        lines = [line.strip() for line in DEEPER.sub(" ", body).splitlines()]
         pairs = [line.split(ARROW, 1) for line in lines if ARROW in line]
         seen = [line.removeprefix(SEEN) for line in lines if line.startswith(SEEN)]
         yield Mistake(name, clause, section, *(seen or [source]), Changed(form, pairs))

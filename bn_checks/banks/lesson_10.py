@@ -86,7 +86,7 @@ MASKED.mistakes += changed(
     each token by itself: y is a layer norm: each token has a mean and a variance of its
     own
         (x - mu) / np.sqrt(var + eps)
-        -> (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+            -> (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
     each position by itself: each position of the sequences has statistics of its own
         mask.sum() -> np.maximum(mask.sum(0), 1)[:, None]
         .sum((0, 1)) -> .sum(0)
@@ -94,7 +94,7 @@ MASKED.mistakes += changed(
     mean of the sequences' means: mu is the mean of the sequences' means, so that a
     short one counts as much as a long one
         mu = rows.sum((0, 1)) / n
-        -> mu = np.mean([a[m].mean(0) for a, m in zip(x, mask) if m.any()], 0)
+            -> mu = np.mean([a[m].mean(0) for a, m in zip(x, mask) if m.any()], 0)
     """,
     SEEN,
 )
@@ -150,8 +150,7 @@ BLOCK.mistakes += changed(
         np.maximum(a @ W1, 0) @ W2 -> np.maximum(a @ W1 @ W2, 0)
     a second ReLU: a second ReLU stands behind the second layer
         np.maximum(a @ W1, 0) @ W2 -> np.maximum(np.maximum(a @ W1, 0) @ W2, 0)
-    ReLU before the first layer: ReLU stands before the first layer, not between the
-    two
+    ReLU before the first layer: ReLU stands before the first layer, not between the two
         np.maximum(a @ W1, 0) @ W2 -> np.maximum(a, 0) @ W1 @ W2
     ReLU on the sum: the stream itself goes through ReLU at the end
         branch(norm(x)) + x -> np.maximum(branch(norm(x)) + x, 0)
