@@ -4,6 +4,7 @@ import numpy as np
 
 from bn_helpers import norms
 
+from ..changes import changed
 from ..common import ALONE, batch, moments, same_dtype
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_01 as forms
@@ -68,13 +69,16 @@ BATCHNORM_FORWARD = Exercise(
 )
 
 
-@BATCHNORM_FORWARD.mistake(
-    "one feature's variance for all", S2, "passes the example of the source homework"
+BATCHNORM_FORWARD.mistakes += changed(
+    forms.batchnorm_forward,
+    S2,
+    """
+    one feature's variance for all: every feature is divided by the spread of the first
+    one
+        var = x.var(axes, keepdims=True) -> var = np.full_like(mu, x[:, 0].var())
+        seen in answers that pass the example of the source homework
+    """,
 )
-def first_column(x, gamma, beta, eps=1e-5):
-    """every feature is divided by the spread of the first one"""
-    mu, var = x.mean(0), x[:, 0].var()
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, np.full_like(mu, var)
 
 
 @BATCHNORM_FORWARD.mistake(
@@ -128,80 +132,31 @@ UPDATE_RUNNING_STATS = Exercise(
 )
 
 
-@UPDATE_RUNNING_STATS.mistake(
-    "running standard deviation", S7, "makemore part 3, cell 7"
-)
-def running_std(running_mean, running_var, mu, var, N, momentum=0.1):
-    """a standard deviation is blended in where a variance belongs"""
-    std = np.sqrt(var * N / (N - 1))
-    keep = 1 - momentum
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * std
-
-
-@UPDATE_RUNNING_STATS.mistake("mean corrected, too", S7, "chainer #332")
-def mean_corrected_too(running_mean, running_var, mu, var, N, momentum=0.1):
-    """the mean is multiplied by N / (N − 1) as well"""
-    return norms.update_running_stats(
-        running_mean, running_var, mu * N / (N - 1), var, N, momentum
-    )
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "running inverse", S7, "torch/nn #567, #609; soumith/cudnn.torch #109"
-)
-def running_inverse(running_mean, running_var, mu, var, N, momentum=0.1):
-    """one over a standard deviation is blended in where a variance belongs"""
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * mu
-    return mean, keep * running_var + momentum / np.sqrt(var)
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "running mean in the running variance",
+UPDATE_RUNNING_STATS.mistakes += changed(
+    forms.update_running_stats,
     S7,
-    "two published CS231n solutions, batchnorm_forward",
+    """
+    running standard deviation: a standard deviation is blended in where a variance
+    belongs
+        (var * (N / (N - 1))) -> np.sqrt(var * N / (N - 1))
+        seen in makemore part 3, cell 7
+    mean corrected, too: the mean is multiplied by N / (N − 1) as well
+        momentum * mu -> momentum * mu * N / (N - 1)
+        seen in chainer #332
+    running inverse: one over a standard deviation is blended in where a variance
+    belongs
+        (var * (N / (N - 1))) -> 1 / np.sqrt(var)
+        seen in torch/nn #567, #609; soumith/cudnn.torch #109
+    running mean in the running variance: the running variance goes on from the running
+    mean
+        running_mean = ( -> running_var = running_mean; running_mean = (
+        seen in two published CS231n solutions, batchnorm_forward
+    spread around the running mean: the spread of the batch is measured around the
+    running mean, not its own
+        (var * (N / (N - 1))) -> (var + (mu - running_mean) ** 2)
+        seen in HumanCompatibleAI/imitation PR #443; tensorflow #13064
+    """,
 )
-def mean_in_the_variance(running_mean, running_var, mu, var, N, momentum=0.1):
-    """the running variance goes on from the running mean"""
-    return norms.update_running_stats(running_mean, running_mean, mu, var, N, momentum)
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "spread around the running mean",
-    S7,
-    "HumanCompatibleAI/imitation PR #443; tensorflow #13064",
-)
-def around_the_running_mean(running_mean, running_var, mu, var, N, momentum=0.1):
-    """the spread of the batch is measured around the running mean, not its own"""
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * mu
-    return mean, keep * running_var + momentum * (var + (mu - mean) ** 2)
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "changed in place",
-    S7,
-    "mapillary/inplace_abn #14; pytorch #13402",
-    shows="leaves its inputs as they were",
-)
-def changed_in_place(running_mean, running_var, mu, var, N, momentum=0.1):
-    """You write into the caller's arrays; return new ones."""
-    running_mean[:], running_var[:] = norms.update_running_stats(
-        running_mean, running_var, mu, var, N, momentum
-    )
-    return running_mean, running_var
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "accepts one sample",
-    S7,
-    "torch/nn PR #1271; facebookresearch/SparseConvNet #190",
-    shows=REFUSES_ONE,
-)
-def accepts_one_sample(running_mean, running_var, mu, var, N, momentum=0.1):
-    """You accept a batch of one, where N − 1 is 0 and the variance becomes nan."""
-    keep, unbiased = 1 - momentum, var * N / (N - 1)
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * unbiased
 
 
 # --- batchnorm_inference -------------------------------------------------------------
@@ -307,26 +262,24 @@ MERGE_STATISTICS = Exercise(
 )
 
 
-@MERGE_STATISTICS.mistake("variances summed", S9, "rsl_rl #226")
-def variances_summed(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """the two variances are added: merging two equal groups then doubles the spread"""
-    n = n_a + n_b
-    return n, (n_a * mu_a + n_b * mu_b) / n, var_a + var_b
-
-
-@MERGE_STATISTICS.mistake(
-    "counts and means ignored", S9, "mapillary/inplace_abn #68; Paddle #32464"
+MERGE_STATISTICS.mistakes += changed(
+    forms.merge_statistics,
+    S9,
+    """
+    variances summed: the two variances are added: merging two equal groups then doubles
+    the spread
+        within + between -> var_a + var_b
+        seen in rsl_rl #226
+    counts and means ignored: both groups count the same, and what their means differ by
+    is forgotten
+        (n_a * mu_a + n_b * mu_b) / n -> (mu_a + mu_b) / 2
+        within + between -> (var_a + var_b) / 2
+        seen in mapillary/inplace_abn #68; Paddle #32464
+    pooled variance: the variances are pooled as for a t-test, with n − 2 below the line
+        within + between -> ((n_a - 1) * var_a + (n_b - 1) * var_b) / (n - 2)
+        seen in textbooks of statistics
+    """,
 )
-def counts_and_means_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """both groups count the same, and what their means differ by is forgotten"""
-    return n_a + n_b, (mu_a + mu_b) / 2, (var_a + var_b) / 2
-
-
-@MERGE_STATISTICS.mistake("pooled variance", S9, "textbooks of statistics")
-def pooled_variance(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """the variances are pooled as for a t-test, with n − 2 below the line"""
-    n, mu, _ = forms.merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b)
-    return n, mu, ((n_a - 1) * var_a + (n_b - 1) * var_b) / (n - 2)
 
 
 @MERGE_STATISTICS.mistake(
