@@ -93,7 +93,6 @@ PARAM_GRADIENTS = Exercise(
     ("dgamma", "dbeta"),
     param_cases,
     extra=(same_dtype(("dgamma", "dbeta")),),
-    forms=(forms.param_gradients,),
 )
 
 
@@ -472,7 +471,6 @@ GRADIENTS_AGREE = Exercise(
     tuple(f"verdicts ({fault})" for fault in FAULTS),
     claim_cases,
     drive=drive_claims,
-    forms=(_agreement((0, 1, 2)),),
 )
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from bn_helpers import record
 
 from ..changes import changed
+from ..common import default
 from ..drivers.lesson_03 import drive_record, drive_update_ratio
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_03 as forms
@@ -163,12 +164,6 @@ def saturation_cases(rng):
     ]
 
 
-def _default_margin(trial):
-    a, low, high = trial.cases[0]
-    what = "without margin the result is not that of margin=0.05"
-    return trial.same((a, low, high), (a, low, high, 0.05), what)
-
-
 def _needs_a_range(trial):
     a = trial.cases[0][0]
     for low, high in ((1.0, -1.0), (1.0, 1.0)):
@@ -185,7 +180,7 @@ SATURATION_FRACTION = Exercise(
     ("fraction",),
     saturation_cases,
     extra=(
-        Property("margin is 0.05 when left out", _default_margin, 0),
+        default("margin", 0.05),
         Property("refuses a low that is not below high", _needs_a_range, 0.5),
     ),
     weights=(1.5,),
@@ -225,7 +220,6 @@ LAYER_SIGNALS = Exercise(
     ("signals", "factor"),
     signal_cases,
     weights=(2, 1),
-    forms=(forms.layer_signals,),
 )
 
 
@@ -278,7 +272,6 @@ UPDATE_TO_DATA_RATIO = Exercise(
     update_cases,
     weights=(1, 0),
     drive=drive_update_ratio,
-    forms=(forms.update_to_data_ratio,),
 )
 
 

@@ -214,7 +214,6 @@ EVALUATE = Exercise(
     extra=(Property("the same whatever the batch size", _one_batch_is_enough, 0.5),),
     weights=(1, 1, 1, 0.5, 0),
     drive=drive_evaluate,
-    forms=(forms.evaluate,),
 )
 
 
@@ -298,7 +297,6 @@ MENDED_FIT = Exercise(
     fit_cases,
     weights=(1, 1, 1),
     drive=drive_mended_fit,
-    forms=(forms.mended_fit,),
 )
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..changes import changed
-from ..common import ALONE, keeps_digits, same_dtype
+from ..common import ALONE, keeps_digits, same_dtype, scale_and_shift
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_05 as forms
 
@@ -20,11 +20,6 @@ def block(rng, shape):
         along = [n if a == axis else 1 for a in range(len(shape))]
         x = x * np.exp(rng.normal(0, 0.5, along)) + rng.normal(0, 1, along)
     return x
-
-
-def scale_and_shift(rng, shape):
-    gamma = rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape)
-    return gamma, rng.normal(0, 1, shape)
 
 
 def last(count):
@@ -56,7 +51,6 @@ LAYERNORM_FORWARD = Exercise(
     sample_cases,
     extra=(same_dtype(("y",)), ALONE, keeps_digits()),
     weights=(2,),
-    forms=(forms.layernorm_forward,),
 )
 
 
@@ -157,7 +151,6 @@ GROUPNORM_FORWARD = Exercise(
         Property("refuses a num_groups that does not fit", _refuses_bad_groups, 0.5),
     ),
     weights=(2.5,),
-    forms=(forms.groupnorm_forward,),
 )
 
 
@@ -220,7 +213,6 @@ GROUPNORM_BACKWARD = Exercise(
     group_backward_cases,
     extra=(same_dtype(("dx", "dgamma", "dbeta")),),
     weights=(2, 0.5, 0.5),
-    forms=(forms.groupnorm_backward,),
 )
 
 
@@ -302,7 +294,6 @@ INSTANCENORM_FORWARD = Exercise(
         Property(ONE_PIXEL, _refuses_one_pixel, 0.5),
     ),
     weights=(2.5,),
-    forms=(forms.instancenorm_forward,),
 )
 
 
@@ -332,7 +323,6 @@ RMSNORM_FORWARD = Exercise(
     rms_cases,
     extra=(same_dtype(("y",)), ALONE),
     weights=(2,),
-    forms=(forms.rmsnorm_forward,),
 )
 
 
@@ -369,7 +359,6 @@ RMSNORM_BACKWARD = Exercise(
     rms_backward_cases,
     extra=(same_dtype(("dx", "dgamma")),),
     weights=(2, 1),
-    forms=(forms.rmsnorm_backward,),
 )
 
 

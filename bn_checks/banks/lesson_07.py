@@ -5,7 +5,7 @@ import numpy as np
 from bn_helpers.gradcheck import direction_and_size
 
 from ..changes import Changed, changed
-from ..common import keeps_digits
+from ..common import keeps_digits, scale_and_shift
 from ..drivers.lesson_07 import drive_torch_batchnorm, drive_ward
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_07 as forms
@@ -45,11 +45,6 @@ def normalized(rng, D, N):
     z = features(rng, D, N)
     mu, var = moments(z)
     return z, (z - mu) / np.sqrt(var + EPS), var
-
-
-def scale_and_shift(rng, D):
-    gamma = rng.uniform(0.5, 2, (D, 1)) * rng.choice([-1, 1], (D, 1))
-    return gamma, rng.normal(0, 1, (D, 1))
 
 
 def upstream(rng, D, N):
@@ -126,12 +121,7 @@ def affine_cases(rng):
 def _unequal_widths(trial):
     rng = trial.rng
     args = upstream(rng, 3, 10), rng.normal(size=(3, 6)), rng.normal(size=(6, 10))
-    got, want = trial.run(args)
-    for name, g, w in zip(trial.exercise.outputs, got, want, strict=True):
-        lines = difference(name, g, w)
-        if lines:
-            return (*lines, "with 6 inputs and 3 outputs")
-    return ()
+    return trial.differs(args, "with 6 inputs and 3 outputs")
 
 
 AFFINE_BACKWARD = Exercise(
@@ -142,7 +132,6 @@ AFFINE_BACKWARD = Exercise(
     affine_cases,
     extra=(Property("also where the widths differ", _unequal_widths),),
     weights=(2, 1, 1),
-    forms=(forms.affine_backward,),
 )
 
 
@@ -167,7 +156,6 @@ PARAMETER_GRADIENTS = Exercise(
     ("dy", "dz", "x_hat", "a"),
     ("dW", "db", "dgamma", "dbeta"),
     shares_cases,
-    forms=(forms.parameter_gradients,),
 )
 
 
@@ -191,7 +179,7 @@ def behind_the_norm(dy, x_hat, var, gamma, eps=EPS):
 def layer_cases(rng):
     def case(fan_in, D, N):
         _, x_hat, var = normalized(rng, D, N)
-        gamma, _ = scale_and_shift(rng, D)
+        gamma, _ = scale_and_shift(rng, (D, 1))
         return upstream(rng, D, N), x_hat, var, gamma, rng.normal(size=(fan_in, N))
 
     return [case(6, 4, 12), case(3, 5, 9)]
@@ -204,7 +192,6 @@ LAYER_BACKWARD = Exercise(
     ("dz", "dW", "db"),
     layer_cases,
     weights=(1, 2, 1),
-    forms=(forms.layer_backward,),
 )
 
 
@@ -218,7 +205,7 @@ LAYER_BACKWARD.given(Changed(forms.layer_backward, EARLY))
 def relu_cases(rng):
     def case(D, N):
         z, x_hat, _ = normalized(rng, D, N)
-        return upstream(rng, D, N), z, x_hat, *scale_and_shift(rng, D)
+        return upstream(rng, D, N), z, x_hat, *scale_and_shift(rng, (D, 1))
 
     return [case(5, 12), case(3, 30)]
 
@@ -229,7 +216,6 @@ RELU_BACKWARD = Exercise(
     ("da", "z", "x_hat", "gamma", "beta"),
     ("dy",),
     relu_cases,
-    forms=(forms.relu_backward,),
 )
 
 
@@ -255,7 +241,7 @@ RELU_BACKWARD.given(RELU_BACKWARD.mistakes[0].code)
 def norm_cases(rng):
     def case(D, N):
         _, x_hat, var = normalized(rng, D, N)
-        return upstream(rng, D, N), x_hat, var, scale_and_shift(rng, D)[0]
+        return upstream(rng, D, N), x_hat, var, scale_and_shift(rng, (D, 1))[0]
 
     return [case(4, 12), case(6, 9)]
 
@@ -267,7 +253,6 @@ NORM_BACKWARD = Exercise(
     ("dz", "dgamma", "dbeta"),
     norm_cases,
     weights=(2, 1, 1),
-    forms=(forms.norm_backward,),
 )
 
 
@@ -297,7 +282,7 @@ NORM_BACKWARD.given(NORM_BACKWARD.mistakes[0].code)
 def forward_cases(rng):
     def case(D, N, training):
         running = rng.normal(0, 2, (D, 1)), rng.uniform(0.1, 4, (D, 1))
-        return features(rng, D, N), *scale_and_shift(rng, D), *running, training
+        return features(rng, D, N), *scale_and_shift(rng, (D, 1)), *running, training
 
     return [case(4, 6, True), case(5, 9, False)]
 
@@ -316,7 +301,6 @@ NORM_FORWARD = Exercise(
     forward_cases,
     extra=(Property("one sample alone, in evaluation", _one_sample), keeps_digits()),
     weights=(2, 1, 1),
-    forms=(forms.norm_forward,),
 )
 
 
@@ -373,12 +357,7 @@ def output_cases(rng):
 
 def _large_logits(trial):
     a, W, b, labels = trial.cases[0]
-    got, want = trial.run((a, W, b + 1000, labels))
-    for name, g, w in zip(trial.exercise.outputs, got, want, strict=True):
-        lines = difference(name, g, w)
-        if lines:
-            return (*lines, "with every logit raised by 1000")
-    return ()
+    return trial.differs((a, W, b + 1000, labels), "with every logit raised by 1000")
 
 
 OUTPUT_LAYER = Exercise(
@@ -388,7 +367,6 @@ OUTPUT_LAYER = Exercise(
     ("loss", "da", "dW", "db"),
     output_cases,
     extra=(Property("the same with every logit raised by 1000", _large_logits),),
-    forms=(forms.output_layer,),
 )
 
 
@@ -456,7 +434,6 @@ NORMALIZE = Exercise(
     ("x_hat",),
     normalize_cases,
     extra=(Property(FAR, _keeps_its_digits),),
-    forms=(forms.normalize,),
 )
 
 
@@ -525,7 +502,6 @@ TORCH_BATCHNORM = Exercise(
     module_cases,
     weights=(1, 3, 0.5, 0.5, 1, 1, 3, 1, 2, 1),
     drive=drive_torch_batchnorm,
-    forms=(forms.BatchNorm,),
 )
 
 
@@ -597,7 +573,7 @@ def patient(rng, flags, summed):
     D, N = int(rng.integers(8, 13)), int(rng.integers(16, 65))
     x, labels = rng.normal(0.5, 1, (D, N)), rng.integers(0, D, N)
     net = [
-        (rng.normal(0, np.sqrt(2 / D), (D, D)), *scale_and_shift(rng, D))
+        (rng.normal(0, np.sqrt(2 / D), (D, D)), *scale_and_shift(rng, (D, 1)))
         for _ in range(3)
     ]
     faults = ILLNESSES[flags][rng.integers(len(ILLNESSES[flags]))]
@@ -672,7 +648,6 @@ DIAGNOSE = Exercise(
     SIGNS,
     patient_cases,
     drive=drive_ward,
-    forms=(diagnose,),
 )
 
 EXERCISES = (

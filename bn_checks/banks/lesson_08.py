@@ -40,7 +40,6 @@ NOISY_BATCHNORM = Exercise(
     noisy_cases,
     extra=(Property("the noise comes after the norm", _noise_is_not_removed, 0.5),),
     drive=drivers.drive_noisy_batchnorm,
-    forms=(forms.noisy_batchnorm,),
 )
 
 
@@ -114,7 +113,6 @@ GRADIENT_PREDICTIVENESS = Exercise(
     ),
     weights=(2, 1),
     drive=drivers.drive_gradient_predictiveness,
-    forms=(forms.gradient_predictiveness,),
 )
 
 
@@ -195,7 +193,6 @@ EFFECTIVE_LEARNING_RATE = Exercise(
         Property("no step turns nothing", _no_step_no_turn, 0.5),
     ),
     weights=(1, 1.5),
-    forms=(forms.effective_learning_rate,),
 )
 
 

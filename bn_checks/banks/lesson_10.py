@@ -185,7 +185,6 @@ ATTENTION = Exercise(
     ("y", "weights"),
     attention_cases,
     extra=(Property("survives large numbers", _survives_large_numbers, 0.5),),
-    forms=(forms.qk_norm_attention,),
 )
 
 
@@ -251,7 +250,6 @@ FOLD = Exercise(
     ("gamma", "beta", "W", "b"),
     ("W", "b"),
     fold_cases,
-    forms=(forms.fold_layernorm,),
 )
 
 
@@ -298,7 +296,6 @@ CENTER = Exercise(
     ("W", "b"),
     ("W", "b"),
     center_cases,
-    forms=(forms.center_writer,),
 )
 
 
