@@ -55,8 +55,15 @@ class Changed:
 
 
 def changed(form, section, text, source=""):
-    """The `Mistake`s of a text; `source` is where those that name none were seen."""
-    for head, body in ENTRY.findall(dedent(text).lstrip("\n")):
+    """The `Mistake`s of a text; `source` is where those that name none were seen.
+
+    Raises:
+        ValueError: a part of the text is no mistake with its changes.
+    """
+    text = dedent(text).lstrip("\n")
+    if rest := ENTRY.sub("", text).strip():
+        raise ValueError(f"a mistake needs 'name: clause' and changes: {rest!r}")
+    for head, body in ENTRY.findall(text):
         name, clause = " ".join(head.split()).split(": ", 1)
         lines = [line.strip() for line in DEEPER.sub(" ", body).splitlines()]
         pairs = [line.split(ARROW, 1) for line in lines if ARROW in line]

@@ -65,6 +65,25 @@ def logarithm(model, step):
     return _ratios(model, step, measure)
 
 
+def hooks_left(model, x, kind):
+    seen = []
+    with record.preserved(model):
+        for module in model.modules():
+            if isinstance(module, kind):
+                module.register_forward_hook(
+                    lambda m, i, out: seen.append(out.detach().clone())
+                )
+        model(x)
+    return seen
+
+
+def graph_kept(model, x, kind):
+    seen = []
+    with record.preserved(model):
+        _hooked(model, x, kind, lambda m, i, out: seen.append(out.clone()))
+    return seen
+
+
 MISTAKES = (
     (
         "record_activations",
@@ -104,4 +123,6 @@ MISTAKES = (
         new_weights_below,
     ),
     ("update_to_data_ratio", "logarithm", "makemore part 3, cell 18", logarithm),
+    ("record_activations", "hooks left behind", "captum #834", hooks_left),
+    ("record_activations", "graph kept", "UER-py #113; d2l-en #1342", graph_kept),
 )
