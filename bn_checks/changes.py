@@ -8,7 +8,8 @@ Where a wrong answer is a right form in which something else stands, this is wri
 
 First the mistake's name and its clause; below, indented, what is written instead of
 what, wherever it stands in the form, and where the mistake was seen. A line that is
-indented deeper goes on with the one above.
+indented deeper goes on with the one above. `shows` and a row's title say that the
+values are right and only this row fails; then the clause is a whole sentence.
 """
 
 import inspect
@@ -18,7 +19,7 @@ from textwrap import dedent
 
 from .engine import Mistake
 
-ARROW, SEEN = " -> ", "seen in "
+ARROW, SEEN, SHOWS = " -> ", "seen in ", "shows "
 DEEPER = re.compile(r"\n {5,}")
 ENTRY = re.compile(r"((?:^\S.*\n)+)((?:^ .*\n)+)", re.MULTILINE)
 
@@ -67,5 +68,11 @@ def changed(form, section, text, source=""):
         name, clause = " ".join(head.split()).split(": ", 1)
         lines = [line.strip() for line in DEEPER.sub(" ", body).splitlines()]
         pairs = [line.split(ARROW, 1) for line in lines if ARROW in line]
-        seen = [line.removeprefix(SEEN) for line in lines if line.startswith(SEEN)]
-        yield Mistake(name, clause, section, *(seen or [source]), Changed(form, pairs))
+        seen, row = (_after(word, lines) for word in (SEEN, SHOWS))
+        code = Changed(form, pairs)
+        yield Mistake(name, clause, section, seen or source, code, row)
+
+
+def _after(word, lines):
+    """What follows a word at the beginning of a line; None if there is no such line."""
+    return next((li.removeprefix(word) for li in lines if li.startswith(word)), None)

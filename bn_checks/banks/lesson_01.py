@@ -72,17 +72,18 @@ BATCHNORM_FORWARD.mistakes += changed(
 )
 
 
-@BATCHNORM_FORWARD.mistake(
-    "difference of squares",
+BATCHNORM_FORWARD.mistakes += changed(
+    forms.batchnorm_forward,
     S9,
-    "the source homework; labml_nn batch_norm; tt-metal #46159",
-    shows="keeps its digits far from 0",
+    """
+    difference of squares: The mean of x² minus the square of the mean loses its digits
+    far from 0.
+        x.var(axes, keepdims=True) -> (x**2).mean(axes, keepdims=True) - mu**2
+        len(x) < 2 -> False
+        shows keeps its digits far from 0
+        seen in the source homework; labml_nn batch_norm; tt-metal #46159
+    """,
 )
-def difference_of_squares(x, gamma, beta, eps=1e-5):
-    """The mean of x² minus the square of the mean loses its digits far from 0."""
-    mu = x.mean(0)
-    var = (x**2).mean(0) - mu**2
-    return gamma * (x - mu) / np.sqrt(var + eps) + beta, mu, var
 
 
 # --- update_running_stats ------------------------------------------------------------
@@ -140,6 +141,17 @@ UPDATE_RUNNING_STATS.mistakes += changed(
     running mean, not its own
         (var * (N / (N - 1))) -> (var + (mu - running_mean) ** 2)
         seen in HumanCompatibleAI/imitation PR #443; tensorflow #13064
+    changed in place: You write into the caller's arrays; return new ones.
+        running_mean = ( -> running_mean[:] = (
+        running_var = ( -> running_var[:] = (
+        shows leaves its inputs as they were
+        seen in mapillary/inplace_abn #14; pytorch #13402
+    accepts one sample: You accept a batch of one, where N − 1 is 0 and the variance
+    becomes nan.
+        if N < 2: -> if False:
+        (var * (N / (N - 1))) -> (var * N / (N - 1))
+        shows refuses N = 1
+        seen in torch/nn PR #1271; facebookresearch/SparseConvNet #190
     """,
 )
 
@@ -169,18 +181,20 @@ BATCHNORM_INFERENCE = Exercise(
 )
 
 
-@BATCHNORM_INFERENCE.mistake(
-    "statistics updated in evaluation",
+BATCHNORM_INFERENCE.mistakes += changed(
+    forms.batchnorm_inference,
     S8,
-    "nn-zero-to-hero #82",
-    shows="leaves its inputs as they were",
+    """
+    statistics updated in evaluation: You change the running statistics while
+    evaluating: the test data leak in.
+        return gamma -> y = gamma
+        / std + beta
+            -> / std + beta; running_mean += 0.1 * (x.mean(0) - running_mean)
+            ; running_var += 0.1 * (x.var(0) - running_var); return y
+        shows leaves its inputs as they were
+        seen in nn-zero-to-hero #82
+    """,
 )
-def updates_in_evaluation(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    """You change the running statistics while evaluating: the test data leak in."""
-    y = norms.batchnorm_inference(x, gamma, beta, running_mean, running_var, eps)
-    running_mean += 0.1 * (x.mean(0) - running_mean)
-    running_var += 0.1 * (x.var(0) - running_var)
-    return y
 
 
 # --- merge_statistics ----------------------------------------------------------------
@@ -263,19 +277,15 @@ MERGE_STATISTICS.mistakes += changed(
     pooled variance: the variances are pooled as for a t-test, with n − 2 below the line
         within + between -> ((n_a - 1) * var_a + (n_b - 1) * var_b) / (n - 2)
         seen in textbooks of statistics
+    difference of squares: The mean of x² minus the square of the mean loses its digits
+    far from 0.
+        within + between
+            -> (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n - mu**2
+        min(n_a, n_b) < 1 -> False
+        shows keeps its digits far from 0
+        seen in Paddle #16121
     """,
 )
-
-
-@MERGE_STATISTICS.mistake(
-    "difference of squares", S9, "Paddle #16121", shows="keeps its digits far from 0"
-)
-def merged_squares(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """The mean of x² minus the square of the mean loses its digits far from 0."""
-    n = n_a + n_b
-    mu = (n_a * mu_a + n_b * mu_b) / n
-    square = (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n
-    return n, mu, square - mu**2
 
 
 EXERCISES = (

@@ -101,6 +101,12 @@ RECORD_ACTIVATIONS.mistakes += changed(
     calls is recorded twice
         other.modules() -> other.modules(remove_duplicate=False)
         seen in frgfm/torch-scan #24
+    graph kept: Your records still hang on the graph of the forward pass and keep all of
+    it in memory.
+        output.detach().clone() -> output.clone()
+        with torch.no_grad(): -> if True:
+        shows cuts its records off the graph
+        seen in UER-py #113; d2l-en #1342
     """,
 )
 

@@ -306,6 +306,17 @@ INSTANCENORM_FORWARD.mistakes += changed(
         seen in pytorch #58843
     """,
 )
+INSTANCENORM_FORWARD.mistakes += changed(
+    forms.instancenorm_forward,
+    S4,
+    """
+    accepts one pixel: You normalize a single pixel: it is its own mean, so y is beta in
+    any case.
+        x[0, 0].size < 2 -> False
+        shows refuses images of one pixel
+        seen in pytorch #45687
+    """,
+)
 
 
 # --- rmsnorm_forward -----------------------------------------------------------------

@@ -241,6 +241,10 @@ RECALIBRATE.mistakes += changed(
     in
         module.training = mode -> module.training = False
         seen in facebookresearch/clevr-iep #22; dlwpt-code #104
+    nothing collected: nothing is collected after the reset: no norm sees a batch in
+    training mode
+        norm.train() -> pass
+        seen in pytorch #5766
     one big batch: the batches are joined, so that the variance holds what their means
     differ by
         for x in batches -> for x in [torch.cat(list(batches))]

@@ -112,18 +112,6 @@ def means_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
     return n, (n_a * mu_a + n_b * mu_b) / n, (n_a * var_a + n_b * var_b) / n
 
 
-def changed_in_place(running_mean, running_var, mu, var, N, momentum=0.1):
-    running_mean[:], running_var[:] = norms.update_running_stats(
-        running_mean, running_var, mu, var, N, momentum
-    )
-    return running_mean, running_var
-
-
-def accepts_one_sample(running_mean, running_var, mu, var, N, momentum=0.1):
-    keep, unbiased = 1 - momentum, var * N / (N - 1)
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * unbiased
-
-
 MISTAKES = (
     (
         "batchnorm_forward",
@@ -226,16 +214,4 @@ MISTAKES = (
         counts_ignored,
     ),
     ("merge_statistics", "distance of the means ignored", "rsl_rl #226", means_ignored),
-    (
-        "update_running_stats",
-        "changed in place",
-        "mapillary/inplace_abn #14; pytorch #13402",
-        changed_in_place,
-    ),
-    (
-        "update_running_stats",
-        "accepts one sample",
-        "torch/nn PR #1271; facebookresearch/SparseConvNet #190",
-        accepts_one_sample,
-    ),
 )

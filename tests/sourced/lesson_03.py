@@ -77,13 +77,6 @@ def hooks_left(model, x, kind):
     return seen
 
 
-def graph_kept(model, x, kind):
-    seen = []
-    with record.preserved(model):
-        _hooked(model, x, kind, lambda m, i, out: seen.append(out.clone()))
-    return seen
-
-
 MISTAKES = (
     (
         "record_activations",
@@ -124,5 +117,4 @@ MISTAKES = (
     ),
     ("update_to_data_ratio", "logarithm", "makemore part 3, cell 18", logarithm),
     ("record_activations", "hooks left behind", "captum #834", hooks_left),
-    ("record_activations", "graph kept", "UER-py #113; d2l-en #1342", graph_kept),
 )

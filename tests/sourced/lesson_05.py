@@ -268,14 +268,6 @@ def bare_reshape(x, gamma, beta, eps=1e-5):
     return y.reshape(x.shape), rows.mean(0), rows.var(0)
 
 
-def accepts_one_pixel(x, gamma, beta, eps=1e-5):
-    axes = tuple(range(2, x.ndim))
-    x_hat = x - x.mean(axes, keepdims=True)
-    x_hat = x_hat / np.sqrt(x.var(axes, keepdims=True) + eps)
-    along = (-1, *[1] * (x.ndim - 2))
-    return gamma.reshape(along) * x_hat + beta.reshape(along)
-
-
 MISTAKES = (
     (
         "layernorm_forward",
@@ -475,5 +467,4 @@ MISTAKES = (
         "Tencent/ncnn #311; pytorch #1804",
         _spatial(scale=lambda var, eps: np.sqrt(var) + eps),
     ),
-    ("instancenorm_forward", "accepts one pixel", "pytorch #45687", accepts_one_pixel),
 )

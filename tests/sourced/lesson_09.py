@@ -166,12 +166,6 @@ def eps_as_floor(x, gamma, beta, all_gather, eps=1e-5):
     return _scaled(x, gamma, beta, mu, np.maximum(var, eps) - eps, eps)[0], mu, var
 
 
-def recalibrates_nothing(model, batches):
-    for m in model.modules():
-        if isinstance(m, torch.nn.modules.batchnorm._BatchNorm):
-            m.reset_running_stats()
-
-
 MISTAKES = (
     (
         "freeze_batchnorm",
@@ -253,11 +247,5 @@ MISTAKES = (
         "eps as a floor",
         "vacancy/Synchronized-BatchNorm-PyTorch #38, #43",
         eps_as_floor,
-    ),
-    (
-        "recalibrate_statistics",
-        "nothing collected",
-        "pytorch #5766",
-        recalibrates_nothing,
     ),
 )
