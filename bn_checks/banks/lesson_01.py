@@ -89,9 +89,6 @@ BATCHNORM_FORWARD.mistakes += changed(
 # --- update_running_stats ------------------------------------------------------------
 
 
-REFUSES_ONE = "refuses N = 1"
-
-
 def update_cases(rng):
     return [
         (*moments(rng, 5), *moments(rng, 5), N, m) for N, m in [(8, 0.1), (33, 0.7)]
@@ -112,7 +109,7 @@ UPDATE_RUNNING_STATS = Exercise(
     update_cases,
     extra=(
         default("momentum", 0.1),
-        Property(REFUSES_ONE, _needs_two_for_update, 0.5),
+        Property("refuses N = 1", _needs_two_for_update, 0.5),
     ),
     forms=(forms.update_running_stats, forms.update_by_steps),
 )

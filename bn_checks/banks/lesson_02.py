@@ -17,8 +17,6 @@ from ..forms import lesson_02 as forms
 
 S1 = "section 1, Measure a gradient"
 S8 = "section 8, Go back in evaluation mode"
-
-
 S11 = "section 11, Assemble the layer"
 S9 = "section 9, Tell nearly right from right"
 

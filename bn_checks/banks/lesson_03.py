@@ -48,13 +48,7 @@ def leaves_no(what, title, weight):
     return Property(title, test, weight)
 
 
-NO_HOOK = "leaves no hook behind"
-
-
 NO_CHANGE = "leaves running statistics and mode as they were"
-
-
-NO_GRAPH = "cuts its records off the graph"
 
 
 def _hooked(model, x, kind, keep):
@@ -73,9 +67,9 @@ RECORD_ACTIVATIONS = Exercise(
     ("activations",),
     record_cases,
     extra=(
-        leaves_no("hooks left", NO_HOOK, 0.5),
+        leaves_no("hooks left", "leaves no hook behind", 0.5),
         leaves_no("changes of the network", NO_CHANGE, 1),
-        leaves_no("tensors on the graph", NO_GRAPH, 0.5),
+        leaves_no("tensors on the graph", "cuts its records off the graph", 0.5),
     ),
     weights=(2,),
     drive=drive_record,

@@ -278,9 +278,6 @@ def _refuses_one_pixel(trial):
     return rejects(trial.student, args, "images of one pixel")
 
 
-ONE_PIXEL = "refuses images of one pixel"
-
-
 INSTANCENORM_FORWARD = Exercise(
     "instancenorm_forward",
     forms.instancenorm_forward,
@@ -291,7 +288,7 @@ INSTANCENORM_FORWARD = Exercise(
         same_dtype(("y",)),
         ALONE,
         keeps_digits(),
-        Property(ONE_PIXEL, _refuses_one_pixel, 0.5),
+        Property("refuses images of one pixel", _refuses_one_pixel, 0.5),
     ),
     weights=(2.5,),
 )

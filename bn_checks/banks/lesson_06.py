@@ -155,9 +155,6 @@ def _large_scores(trial):
     return (f"with scores around 1000: loss {loss:.6g}, want {want:.6g}",)
 
 
-LARGE = "stands scores around 1000"
-
-
 FULLY_CONNECTED_NET = Exercise(
     "fully_connected_net",
     forms.Net,
@@ -174,7 +171,7 @@ FULLY_CONNECTED_NET = Exercise(
     net_cases,
     extra=(
         Property("any number of layers", _any_depth),
-        Property(LARGE, _large_scores, 0.5),
+        Property("stands scores around 1000", _large_scores, 0.5),
     ),
     weights=(2, 1, 1, 1, 2, 1, 0.5),
     drive=drive_fully_connected_net,

@@ -399,9 +399,6 @@ OUTPUT_LAYER.mistakes += changed(
 # --- normalize -----------------------------------------------------------------------
 
 
-FAR = "keeps its digits far from 0"
-
-
 def normalize_cases(rng):
     def case(D, N):
         z = features(rng, D, N)
@@ -433,7 +430,7 @@ NORMALIZE = Exercise(
     ("z",),
     ("x_hat",),
     normalize_cases,
-    extra=(Property(FAR, _keeps_its_digits),),
+    extra=(Property("keeps its digits far from 0", _keeps_its_digits),),
 )
 
 

@@ -10,8 +10,6 @@ from ..forms import lesson_08 as forms
 
 S2 = "section 2, Measure the shift"
 S4 = "section 4, Walk along the gradient"
-
-
 S5 = "section 5, Change the scale of the weights"
 
 
