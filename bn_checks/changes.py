@@ -40,7 +40,14 @@ class Changed:
 
     @cached_property
     def code(self):
-        """The wrong implementation.
+        """The wrong implementation, a function or a class."""
+        space = vars(inspect.getmodule(self.form)).copy()
+        exec(compile(self.source, "<change>", "exec"), space)
+        return space[self.form.__name__]
+
+    @property
+    def source(self):
+        """Its text.
 
         Raises:
             ValueError: the form lacks the text of a change.
@@ -50,9 +57,7 @@ class Changed:
             if old not in source:
                 raise ValueError(f"{self.form.__name__} does not contain {old!r}")
             source = source.replace(old, new)
-        space = vars(inspect.getmodule(self.form)).copy()
-        exec(compile(source, "<change>", "exec"), space)
-        return space[self.form.__name__]
+        return source
 
 
 def changed(form, section, text, source=""):
