@@ -66,6 +66,7 @@ MASKED.mistakes += changed(
         rows = np.where(kept, x, 0) -> rows = x
         centered = np.where(kept, x - mu, 0) -> centered = x - mu
         mask.sum() -> mask.size
+        seen in pytorch #70529; tensorflow #30161
     divided by all places: sums leave padding out and are divided by the number of all
     places
         mask.sum() -> mask.size
@@ -77,8 +78,10 @@ MASKED.mistakes += changed(
     variance
         mask.sum() -> mask.size
         np.where(kept, x - mu, 0) -> rows - mu
+        seen in SeanNaren/deepspeech.pytorch #312; keras #3228
     padding normalized: padding is normalized like a token, and is not 0 afterward
         np.where(kept, y, 0) -> y
+        seen in OliverRichter/normalized-attention #1
     mask the wrong way round: the statistics are those of the padding, where mask is
     False
         np.where(kept, x -> np.where(~kept, x
@@ -134,8 +137,10 @@ BLOCK.mistakes += changed(
     """
     shortcut taken after the norm: for pre, the shortcut starts behind the norm
         branch(norm(x)) + x -> branch(norm(x)) + norm(x)
+        seen in pytorch #61165; tracel-ai/burn #1056
     norm on the branch only: for post, the branch is normalized and the sum is not
         norm(branch(x) + x) -> norm(branch(x)) + x
+        seen in harvardnlp/annotated-transformer #110
     no shortcut: nothing carries the stream past the branch
         branch(norm(x)) + x -> branch(norm(x))
         branch(x) + x -> branch(x)
@@ -194,6 +199,7 @@ ATTENTION.mistakes += changed(
     """
     still divided by the root of d: logits are divided by the root of d, too
         gain * (q @ k.T) -> gain * (q @ k.T) / np.sqrt(q.shape[-1])
+        seen in lucidrains/x-transformers #190
     normalized over tokens: lengths are taken over the tokens
         **2).sum(axis=-1 -> **2).sum(axis=0
     softmax over the queries: weights sum to 1 over the queries
