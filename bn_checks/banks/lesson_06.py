@@ -1,7 +1,5 @@
 """Checks of lesson 06, deep networks."""
 
-from itertools import pairwise
-
 import numpy as np
 
 from ..changes import changed
@@ -375,215 +373,85 @@ TRAINABLE_NET = Exercise(
     ),
     weights=(1, 0.25, 0.5, 0.5, 0.4, 0.6, 1, 1.5, 2.5, 0.25, 0.75),
     drive=drive_trainable_net,
-    forms=(forms.TrainableNet,),
 )
 
 
-class Trainable:
-    """The right network, in parts; each mistake replaces one or two."""
-
-    eps, momentum = 1e-5, 0.1
-
-    def __init__(self, dims, weight_scale, rng):
-        self.params, self.running, self.last = {}, {}, len(dims) - 1
-        self.scale, self.rng = weight_scale, rng
-        for k, (D, H) in enumerate(pairwise(dims), start=1):
-            self.params |= {f"W{k}": self.weights(D, H), f"b{k}": self.bias(H)}
-            if k < self.last:
-                self.params |= {f"gamma{k}": self.gamma(H), f"beta{k}": np.zeros(H)}
-                self.running |= {f"running_mean{k}": np.zeros(H)}
-                self.running |= {f"running_var{k}": np.ones(H)}
-
-    def weights(self, D, H):
-        return self.scale * self.rng.normal(size=(D, H))
-
-    def bias(self, H):
-        return np.zeros(H)
-
-    def gamma(self, H):
-        return np.ones(H)
-
-    def observe(self, x):
-        for k in range(1, self.last):
-            z = self.affine(k, x)
-            for name, new in zip(RUNNING, self.noted(z), strict=True):
-                self.running[f"{name}{k}"] = self.blend(self.running[f"{name}{k}"], new)
-            x = self.norm_relu(k, z, *self.normalizing(k, z))
-
-    def noted(self, z):
-        return z.mean(0), z.var(0, ddof=1)
-
-    def normalizing(self, k, z):
-        return z.mean(0), z.var(0)
-
-    def blend(self, old, new):
-        return (1 - self.momentum) * old + self.momentum * new
-
-    def scores(self, x):
-        for k in range(1, self.last):
-            z = self.affine(k, x)
-            x = self.norm_relu(k, z, *self.evaluating(k, z))
-        return self.affine(self.last, x)
-
-    def evaluating(self, k, z):
-        return [self.running[f"{name}{k}"] for name in RUNNING]
-
-    def affine(self, k, x):
-        return x @ self.params[f"W{k}"] + self.params[f"b{k}"]
-
-    def norm_relu(self, k, z, mean, var):
-        x_hat = (z - mean) / np.sqrt(var + self.eps)
-        return np.maximum(self.scale_and_shift(k, x_hat), 0)
-
-    def scale_and_shift(self, k, x_hat):
-        return self.params[f"gamma{k}"] * x_hat + self.params[f"beta{k}"]
-
-
-RUNNING = "running_mean", "running_var"
-
-
-@TRAINABLE_NET.mistake(
-    "one seed for all weights", S7, "nntile/nntile #21; mila-iqia/blocks #181"
-)
-class OneSeed(Trainable):
-    """each W comes from a generator of its own that always starts at seed 0"""
-
-    def weights(self, D, H):
-        return self.scale * np.random.default_rng(0).normal(size=(D, H))
-
-
-@TRAINABLE_NET.mistake(
-    "scale by the number of inputs",
+TRAINABLE_NET.mistakes += changed(
+    forms.TrainableNet,
     S7,
-    "mnielsen/neural-networks-and-deep-learning, network2.py",
+    """
+    one seed for all weights: each W comes from a generator of its own that always
+    starts at seed 0
+        draws = rng -> draws = np.random.default_rng(0)
+        seen in nntile/nntile #21; mila-iqia/blocks #181
+    scale by the number of inputs: weights are divided by the root of the number of
+    inputs as well
+        weight_scale * draws -> weight_scale * draws / np.sqrt(dims[k - 1])
+        seen in mnielsen/neural-networks-and-deep-learning, network2.py
+    biases drawn: biases are drawn like weights, and the later weights are other numbers
+    then
+        p[f"b{k}"] = np.zeros(width)
+            -> p[f"b{k}"] = weight_scale * rng.normal(size=width)
+        seen in mnielsen/neural-networks-and-deep-learning, network.py
+    gamma drawn, normal: γ is drawn at random, and the later weights are other numbers
+    then
+        p[f"gamma{k}"] = np.ones(width) -> p[f"gamma{k}"] = rng.normal(size=width)
+        seen in pytorch/examples #516: DCGAN
+    gamma drawn, uniform: γ is drawn uniformly, and the later weights are other numbers
+    then
+        p[f"gamma{k}"] = np.ones(width) -> p[f"gamma{k}"] = rng.uniform(size=width)
+        seen in pytorch #12259; keras PR #1861
+    standard deviation kept: the standard deviation is blended in, and not the variance
+        momentum * unbiased -> momentum * np.sqrt(unbiased)
+        seen in keras #2138, running_std; FluxML/Flux.jl #84
+    last batch only: the last batch takes the place of all batches before it
+        (1 - momentum) * running_mean + momentum * mu -> mu
+        (1 - momentum) * running_var + momentum * unbiased -> unbiased
+        seen in keras #13117, #13214
+    running statistics in training: observe hands on to the next layer what the running
+    statistics normalize
+        x_hat = (x - mu)
+            -> mu, var = (running[f"running_{n}{k}"] for n in ("mean", "var"))
+            ; x_hat = (x - mu)
+        seen in holyseven/PSPNet-TF-Reproduce #16
+    batch statistics in evaluation: scores normalizes by the mean and variance of the
+    photos it is given
+        (x - running_mean) / np.sqrt(running_var -> (x - x.mean(0)) / np.sqrt(x.var(0)
+        seen in keras #3078; vlfeat/matconvnet #416
+    scores in training mode: scores works as in training: it normalizes by the photos it
+    is given, and moves the running statistics
+        x_hat = (x - running_mean) / np.sqrt(running_var + self.eps)
+            -> seen = x.mean(0), x.var(0, ddof=1)
+            ; running[f"running_mean{k}"] = 0.9 * running_mean + 0.1 * seen[0]
+            ; running[f"running_var{k}"] = 0.9 * running_var + 0.1 * seen[1]
+            ; x_hat = (x - seen[0]) / np.sqrt(x.var(0) + self.eps)
+        seen in AntreasAntoniou/HowToTrainYourMAMLPytorch #3; udacity/deep-learning #130
+    no scale and shift: γ and β are not used, neither in training nor in evaluation
+        p[f"gamma{k}"] * x_hat + p[f"beta{k}"] -> x_hat
+        seen in BVLC/caffe, batch_norm_layer.cpp
+    probabilities for scores: a softmax makes probabilities of the scores
+        return x @ p[f"W{self.last}"] + p[f"b{self.last}"]
+            -> e = np.exp(x @ p[f"W{self.last}"] + p[f"b{self.last}"])
+            ; return e / e.sum(1, keepdims=True)
+        seen in tflearn #562; nfmcclure/tensorflow_cookbook #86
+    ReLU on the scores: a ReLU follows the last affine map
+        return x @ p[f"W{self.last}"] + p[f"b{self.last}"]
+            -> return np.maximum(x @ p[f"W{self.last}"] + p[f"b{self.last}"], 0)
+        seen in huyng/tensorflow-vgg #13; NVlabs/GA3C #17
+    """,
 )
-class ByTheRootOfD(Trainable):
-    """weights are divided by the root of the number of inputs as well"""
-
-    def weights(self, D, H):
-        return super().weights(D, H) / np.sqrt(D)
-
-
-@TRAINABLE_NET.mistake(
-    "biases drawn", S7, "mnielsen/neural-networks-and-deep-learning, network.py"
-)
-class BiasesDrawn(Trainable):
-    """biases are drawn like weights, and the later weights are other numbers then"""
-
-    def bias(self, H):
-        return self.scale * self.rng.normal(size=H)
-
-
-@TRAINABLE_NET.mistake("gamma drawn, normal", S7, "pytorch/examples #516: DCGAN")
-class GammaNormal(Trainable):
-    """γ is drawn at random, and the later weights are other numbers then"""
-
-    def gamma(self, H):
-        return self.rng.normal(size=H)
-
-
-@TRAINABLE_NET.mistake("gamma drawn, uniform", S7, "pytorch #12259; keras PR #1861")
-class GammaUniform(Trainable):
-    """γ is drawn uniformly, and the later weights are other numbers then"""
-
-    def gamma(self, H):
-        return self.rng.uniform(size=H)
-
-
-@TRAINABLE_NET.mistake(
-    "standard deviation kept", S7, "keras #2138, running_std; FluxML/Flux.jl #84"
-)
-class DeviationKept(Trainable):
-    """the standard deviation is blended in, and not the variance"""
-
-    def noted(self, z):
-        mean, var = super().noted(z)
-        return mean, np.sqrt(var)
-
-
-@TRAINABLE_NET.mistake("last batch only", S7, "keras #13117, #13214")
-class LastBatchOnly(Trainable):
-    """the last batch takes the place of all batches before it"""
-
-    def blend(self, old, new):
-        return new
-
-
-@TRAINABLE_NET.mistake(
-    "running statistics in training", S7, "holyseven/PSPNet-TF-Reproduce #16"
-)
-class RunningInTraining(Trainable):
-    """observe hands on to the next layer what the running statistics normalize"""
-
-    def normalizing(self, k, z):
-        return self.evaluating(k, z)
-
-
-@TRAINABLE_NET.mistake(
-    "batch statistics in evaluation", S7, "keras #3078; vlfeat/matconvnet #416"
-)
-class BatchStatistics(Trainable):
-    """scores normalizes by the mean and variance of the photos it is given"""
-
-    def evaluating(self, k, z):
-        return self.normalizing(k, z)
-
-
-@TRAINABLE_NET.mistake(
-    "scores in training mode",
-    S7,
-    "AntreasAntoniou/HowToTrainYourMAMLPytorch #3; udacity/deep-learning #130",
-)
-class TrainingMode(BatchStatistics):
-    """scores works as in training: it normalizes by the photos it is given, and moves
-    the running statistics"""
-
-    def scores(self, x):
-        scores = super().scores(x)
-        self.observe(x)
-        return scores
 
 
 @TRAINABLE_NET.mistake(
     "statistics updated in evaluation", S7, "karpathy/nn-zero-to-hero #82"
 )
-class ScoresObserve(Trainable):
+class ScoresObserve(forms.TrainableNet):
     """scores treats what it is given as one more batch in training, and the running
     statistics move before they are used"""
 
     def scores(self, x):
         self.observe(x)
         return super().scores(x)
-
-
-@TRAINABLE_NET.mistake("no scale and shift", S7, "BVLC/caffe, batch_norm_layer.cpp")
-class NoScaleAndShift(Trainable):
-    """γ and β are not used, neither in training nor in evaluation"""
-
-    def scale_and_shift(self, k, x_hat):
-        return x_hat
-
-
-@TRAINABLE_NET.mistake(
-    "probabilities for scores", S7, "tflearn #562; nfmcclure/tensorflow_cookbook #86"
-)
-class Probabilities(Trainable):
-    """a softmax makes probabilities of the scores"""
-
-    def scores(self, x):
-        e = super().scores(x)
-        e = np.exp(e - e.max(1, keepdims=True))
-        return e / e.sum(1, keepdims=True)
-
-
-@TRAINABLE_NET.mistake(
-    "ReLU on the scores", S7, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
-)
-class ReluBehindScores(Trainable):
-    """a ReLU follows the last affine map"""
-
-    def scores(self, x):
-        return np.maximum(super().scores(x), 0)
 
 
 EXERCISES = (

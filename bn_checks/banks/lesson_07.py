@@ -314,19 +314,16 @@ NORM_FORWARD.mistakes += changed(
         running_mean = -> _ =
         running_var = -> _ =
         seen in the source article; vlfeat/matconvnet #506; davidsandberg/facenet #278
+    statistics move in evaluation and are used: the running statistics follow the batch
+    in evaluation, too, before they are used
+        if training: -> if True:
+        x_hat =
+            -> mu, var = (mu, var) if training else (running_mean, running_var)
+            ; x_hat =
+        seen in nn-zero-to-hero #82
     """,
 )
 NORM_FORWARD.given(NORM_FORWARD.mistakes[0].code)
-
-
-@NORM_FORWARD.mistake(
-    "statistics move in evaluation and are used", S9, "nn-zero-to-hero #82"
-)
-def followed_and_used(z, gamma, beta, running_mean, running_var, training):
-    """the running statistics follow the batch in evaluation, too, before they are
-    used"""
-    _, *moved = forms.norm_forward(z, gamma, beta, running_mean, running_var, True)
-    return forms.norm_forward(z, gamma, beta, *moved, training)[0], *moved
 
 
 # --- output_layer --------------------------------------------------------------------
