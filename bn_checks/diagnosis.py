@@ -257,7 +257,7 @@ class Answer:
 
 
 def _framed(names, clause):
-    return clause if clause[0].isupper() else comes_out(names, clause)
+    return clause if clause[-1] == "." else comes_out(names, clause)
 
 
 def _plural(words, names):

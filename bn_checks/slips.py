@@ -477,14 +477,10 @@ def _calls(node, say):
             yield "loop", clause, 0.9, put("range(a[0])", a="args.0")
         case ast.Name(id=outer):
             yield from _own_calls(node, outer)
-        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "minimum") if say(
-            node.args[0]
-        ) and say(node.args[1]):
-            for k in (0, 1):
-                clause = f"only {say(node.args[k])} counts"
-                yield "only", clause, 1, put("a", a=f"args.{k}")
-        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "clip"):
-            yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
+        case ast.Attribute(
+            value=ast.Name(id="np"), attr="maximum" | "minimum" | "clip"
+        ):
+            yield from _bounds(node, say)
         case ast.Attribute(value=ast.Name(id="np"), attr="argmax"):
             clause = "the smallest is chosen, not the largest"
             yield "arg", clause, 1, _renamed("argmin")
@@ -496,6 +492,18 @@ def _calls(node, say):
             yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
         case _:
             yield from _methods(node, say)
+
+
+def _bounds(node, say):
+    """Of np.maximum, np.minimum and np.clip."""
+    words = [say(arg) for arg in node.args[:2]]
+    if ast.unparse(node.args[1]) == "0":
+        yield "cut", "nothing is cut off at 0", 1, put("a", a="args.0")
+    elif all(words) and node.func.attr != "clip":
+        for k, word in enumerate(words):
+            yield "only", f"only {word} counts", 1, put("a", a=f"args.{k}")
+    elif node.func.attr != "minimum":
+        yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
 
 
 def _choices():

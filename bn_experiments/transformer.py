@@ -9,6 +9,7 @@ whatever their norms: norms draw no random numbers.
 Sizes: K networks, B samples, T tokens each, C numbers per token.
 """
 
+import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -151,6 +152,16 @@ class Stack:
             name: torch.stack([drawn[seed][name] for seed in seeds]).requires_grad_()
             for name in drawn[seeds[0]]
         }
+
+    def __getitem__(self, networks):
+        """The networks of a slice, as a `Stack` that shares their numbers."""
+        part = copy.copy(self)
+        part.parameters = {name: p[networks] for name, p in self.parameters.items()}
+        part.running = {
+            name: [moment[networks] for moment in moments]
+            for name, moments in self.running.items()
+        }
+        return part
 
     def logits(self, x, mask, training=False, skip=(), seen=None):
         """Outputs (K, B, 10) for tokens (B, T, features) or (K, B, T, features).
@@ -415,3 +426,37 @@ class Adam:
             rate = share * self.rates.reshape(-1, *[1] * (p.ndim - 1))
             p -= rate * (m / unbias[0]) / ((v / unbias[1]).sqrt() + 1e-8)
             p.grad = None
+
+
+# folding
+
+
+def fold_layernorm(gamma, beta, W, b):
+    """Weight and bias of a linear layer that reads a layer norm without its affine.
+
+    (gamma x_hat + beta) W + b = x_hat W' + b'
+
+    Args:
+        gamma, beta: (C,), of the layer norm.
+        W, b: (C, H) and (H,), of the layer that reads it; b may be None.
+
+    Returns:
+        W' (C, H) and b' (H,).
+    """
+    shift = beta @ W
+    return gamma[:, None] * W, shift if b is None else b + shift
+
+
+def center_writer(W, b):
+    """Weight and bias of a layer that writes what the old one wrote, minus its mean.
+
+    Args:
+        W, b: (H, C) and (C,): the layer writes a W + b into the stream.
+
+    Returns:
+        W (H, C) and b (C,), rows of mean 0. On a stream to which all that is written
+        is centered, layer norm without its affine is RMS norm.
+
+    Source: Ashkboos et al. 2024, arXiv:2401.15024, section 3.2.
+    """
+    return W - W.mean(1, keepdims=True), b - b.mean()

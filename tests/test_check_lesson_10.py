@@ -4,11 +4,12 @@ import numpy as np
 import pytest
 import torch
 from bank import BankTests
-from sourced.blind_10 import ANSWERS
+from sourced import blind_10, blind_10_again
 from torch.nn import functional as F
 
 from bn_checks.banks import lesson_09, lesson_10
 from bn_checks.forms import lesson_10 as forms
+from bn_experiments import transformer
 
 
 def masked_by_products(x, mask, gamma, beta, eps=1e-5):
@@ -143,19 +144,20 @@ class TestBank(BankTests):
     }
 
 
+@pytest.mark.parametrize("code", [forms, transformer])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_folding_and_centering_change_no_output(with_bias):
+def test_folding_and_centering_change_no_output(with_bias, code):
     """Layer norm, its affine and a reader: as PyTorch computes them, and folded."""
     torch.manual_seed(0)
     x, gamma, beta, W, b = (torch.randn(s).double() for s in ((9, 6), 6, 6, (6, 4), 4))
     b = b if with_bias else None
     want = F.linear(F.layer_norm(x, (6,), gamma, beta), W.T, b)
-    W2, b2 = forms.fold_layernorm(
+    W2, b2 = code.fold_layernorm(
         gamma.numpy(), beta.numpy(), W.numpy(), b.numpy() if with_bias else None
     )
     got = F.layer_norm(x, (6,)).numpy() @ W2 + b2
     assert np.allclose(got, want, atol=1e-12)
-    writer, bias = forms.center_writer(W.numpy(), np.arange(4.0))
+    writer, bias = code.center_writer(W.numpy(), np.arange(4.0))
     written = torch.tensor(x.numpy() @ writer + bias)
     plain = x @ W + torch.arange(4.0).double()
     assert torch.allclose(
@@ -166,10 +168,11 @@ def test_folding_and_centering_change_no_output(with_bias):
 EXERCISES = {e.name: e for e in (*lesson_09.EXERCISES, *lesson_10.EXERCISES)}
 
 
-def test_wrong_answers_written_blind_are_explained():
+@pytest.mark.parametrize("answers", [blind_10, blind_10_again])
+def test_wrong_answers_written_blind_are_explained(answers):
     """None has full points, and the diagnosis accounts for 85 % of each exercise's."""
     share = {}
-    for name, codes in ANSWERS.items():
+    for name, codes in answers.ANSWERS.items():
         scores = [EXERCISES[name].score(code, 3, seed=3) for code in codes]
         assert len(codes) >= 10 and max(scores) < 3, name
         share[name] = sum(score.explained for score in scores) / len(codes)

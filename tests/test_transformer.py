@@ -168,6 +168,16 @@ def test_equal_seeds_give_equal_weights_whatever_the_norms():
         assert all(torch.equal(p, other) for other in others)
 
 
+@pytest.mark.parametrize("norm", ["layer", "masked batch"])
+def test_a_slice_of_a_stack_holds_its_networks(norm):
+    stack = lively(transformer.Stack(Model(blocks=2, norm=norm), (T, D), range(4)))
+    x, mask = sample()
+    stack.logits(x, mask, training=True)  # batch norm gets running statistics
+    part = stack[1:3]
+    assert torch.equal(part.logits(x, mask), stack.logits(x, mask)[1:3])
+    assert len(stack.parameters["embed"]) == 4
+
+
 def test_columns_are_the_ink_and_nothing_else():
     arrays = data.small_mnist(300)
     digits, _ = transformer.columns(arrays, n_test=10)

@@ -19,6 +19,7 @@ S4 = "section 4, Freeze what must not move"
 S6 = "section 6, Collect the statistics anew"
 S8 = "section 8, Fold it away"
 S9 = "section 9, Spread a batch over processes"
+WRITTEN = "wrong answers in tests/sourced/blind_10_again.py"
 
 
 # --- decay_groups --------------------------------------------------------------------
@@ -37,6 +38,7 @@ DECAY = Exercise(
         "decay_of_biases",
         "decay_of_gamma_and_beta",
         "times_in_a_group",
+        "parameters_frozen",
     ),
     decay_cases,
     drive=drive_decay,
@@ -58,6 +60,9 @@ DECAY.mistakes += changed(
         weights = [m.weight for m in -> weights = [p for m in
         isinstance(m, kinds)] -> isinstance(m, kinds) for p in m.parameters()]
         seen in louis-she/center-loss.pytorch #2
+    only biases decay: what is called bias decays, β as well, and the weights do not
+        weights = [m.weight for m in model.modules() if isinstance(m, kinds)]
+            -> weights = [p for n, p in model.named_parameters() if "bias" in n]
     the rest is not trained: gamma, beta and biases are in no group, so they are not
     trained
         "params": others -> "params": []
@@ -75,6 +80,21 @@ DECAY.mistakes += changed(
     not decay
         model.modules() -> model.children()
         seen in pytorch #66073
+    the top level only, alone: only the direct children are looked at; what a block
+    holds is in no group
+        kinds = (
+            -> model = nn.ModuleList(m for m in model.children() if not [*m.children()])
+            ; kinds = (
+    parameters twice in a group: every module hands in the parameters below it, too, so
+    that some come twice
+        weights = [m.weight for m in model.modules() if isinstance(m, kinds)]
+            -> every = [p for m in model.modules() for p in m.parameters()]
+            ; weights = [p for p in every if p.ndim > 1]
+        [p for p in model.parameters() if id(p) not in known]
+            -> [p for p in every if p.ndim <= 1]
+    the rest frozen: gamma, beta and biases get no gradient any more, so they are not
+    trained
+        return [ -> _ = [p.requires_grad_(False) for p in others]; return [
     linear layers only: convolutions are forgotten: only the weights of linear layers
     decay
         (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d) -> nn.Linear
@@ -106,6 +126,7 @@ DECAY.mistakes += changed(
         isinstance(m, kinds)] -> isinstance(m, kinds) for p in m.parameters()]
         seen in bigscience-workshop/Megatron-DeepSpeed #262
     """,
+    WRITTEN,
 )
 
 
@@ -186,12 +207,23 @@ FREEZE.mistakes += changed(
             -> in [m for m in model.modules() if "BatchNorm" in type(m).__name__]:
         MethodType(lambda self, mode=True: self, module) -> lambda mode=True: module
         seen in Python FAQ, lambdas defined in a loop
+    train returns nothing: the train of a frozen layer returns None, not the layer
+        mode=True: self -> mode=True: None
+    norms removed: the batch norms are gone, and nothing is normalized
+        return model
+            -> _ = [setattr(m, n, nn.Identity()) for m in [*model.modules()]
+            for n, c in m.named_children() if "BatchNorm" in type(c).__name__]
+            ; return model
+    statistics reset: the running statistics are set back to 0 and 1 before they are
+    frozen
+        module.eval() -> module.reset_running_stats(); module.eval()
     gradients set to 0: gamma and beta get gradients of 0, and weight decay moves them
     all the same
         module.requires_grad_(False)
             -> [p.register_hook(torch.zeros_like) for p in module.parameters()]
         seen in facebookresearch/moco #14: without a gradient nothing decays
     """,
+    WRITTEN,
 )
 
 

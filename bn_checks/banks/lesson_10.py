@@ -90,14 +90,47 @@ MASKED.mistakes += changed(
     own
         (x - mu) / np.sqrt(var + eps)
             -> (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
-    each position by itself: each position of the sequences has statistics of its own
+    each position by itself: in y, each position of the sequences has statistics of its
+    own
+        mask.sum() -> np.maximum(mask.sum(0), 1)[:, None]
+        .sum((0, 1)) -> .sum(0)
+        0), mu, var -> 0), x[mask].mean(0), x[mask].var(0)
+    positions averaged: each position has statistics of its own, and mu and var are
+    their means
         mask.sum() -> np.maximum(mask.sum(0), 1)[:, None]
         .sum((0, 1)) -> .sum(0)
         0), mu, var -> 0), mu.mean(0), var.mean(0)
+    each sequence by itself: in y, each sequence has statistics of its own, as in
+    instance norm
+        mask.sum() -> np.maximum(mask.sum(1), 1)[:, None, None]
+        .sum((0, 1)) -> .sum(1, keepdims=True)
+        0), mu, var -> 0), x[mask].mean(0), x[mask].var(0)
+    sequences averaged: each sequence has statistics of its own, and mu and var are
+    their means
+        mask.sum() -> np.maximum(mask.sum(1), 1)[:, None, None]
+        .sum((0, 1)) -> .sum(1, keepdims=True)
+        0), mu, var -> 0), mu.mean((0, 1)), var.mean((0, 1))
+    one mean for all features: in y, all features share one mean and one variance
+        mask.sum() -> mask.sum() * x.shape[-1]
+        .sum((0, 1)) -> .sum()
+        0), mu, var -> 0), x[mask].mean(0), x[mask].var(0)
     mean of the sequences' means: mu is the mean of the sequences' means, so that a
     short one counts as much as a long one
         mu = rows.sum((0, 1)) / n
             -> mu = np.mean([a[m].mean(0) for a, m in zip(x, mask) if m.any()], 0)
+    mean of the sequences' means and squares: mu and var are means over sequences, so
+    that a short one counts as much as a long one
+        n = mask.sum() -> parts = [a[m] for a, m in zip(x, mask) if m.any()]
+        rows.sum((0, 1)) / n -> np.mean([p.mean(0) for p in parts], 0)
+        (centered**2).sum((0, 1)) / n
+            -> np.mean([((p - mu) ** 2).mean(0) for p in parts], 0)
+    mean of the sequences' variances: mu and var are the means of the sequences' own
+    means and variances, and the distances between those means are lost
+        n = mask.sum() -> parts = [a[m] for a, m in zip(x, mask) if m.any()]
+        rows.sum((0, 1)) / n -> np.mean([p.mean(0) for p in parts], 0)
+        (centered**2).sum((0, 1)) / n -> np.mean([p.var(0) for p in parts], 0)
+    no affine: neither γ nor β is applied
+        gamma * (x - mu) / np.sqrt(var + eps) + beta -> (x - mu) / np.sqrt(var + eps)
     """,
     SEEN,
 )
@@ -146,6 +179,15 @@ BLOCK.mistakes += changed(
         branch(x) + x -> branch(x)
     no shortcut before the norm: for post, nothing carries the stream past the branch
         branch(x) + x -> branch(x)
+    no shortcut for pre: for pre, nothing carries the stream past the branch
+        branch(norm(x)) + x -> branch(norm(x))
+    shortcut twice with post: for post, the stream is added to the normalized sum once
+    more
+        norm(branch(x) + x) -> x + norm(branch(x) + x)
+    no ReLU: no ReLU stands between the two layers, so that the branch is linear
+        np.maximum(a @ W1, 0) @ W2 -> a @ W1 @ W2
+    an RMS norm: the norm is an RMS norm: no mean is subtracted
+        h - h.mean(axes, keepdims=True) -> h
     two norms with pre: for pre, the sum is normalized as well
         branch(norm(x)) + x -> norm(branch(norm(x)) + x)
     two norms with post: for post, the branch reads a normalized stream as well
@@ -219,6 +261,16 @@ ATTENTION.mistakes += changed(
     a layer norm: queries and keys get a layer norm, and their length is the root of d
         q = q / -> q, k = (a - a.mean(-1, keepdims=True) for a in (q, k)); q = q /
         **2).sum(axis=-1 -> **2).mean(axis=-1
+    a layer norm with eps: queries and keys get a layer norm with an eps; their length
+    is the root of d
+        q = q / -> q, k = (a - a.mean(-1, keepdims=True) for a in (q, k)); q = q /
+        **2).sum(axis=-1, keepdims=True) -> **2).mean(axis=-1, keepdims=True) + 1e-5
+    an RMS of 1: queries and keys get an RMS of 1, and their length is the root of d
+        **2).sum(axis=-1 -> **2).mean(axis=-1
+    later tokens hidden: a causal mask hides later tokens
+        e = np -> logits[np.triu_indices(len(q), 1)] = -np.inf; e = np
+    weights transposed: columns of the weights collect the values, not rows
+        weights @ v -> weights.T @ v
     lengths of sums of magnitudes: lengths are sums of magnitudes, not roots of sums of
     squares
         np.sqrt((q**2).sum(axis=-1, keepdims=True)) -> abs(q).sum(-1, keepdims=True)
@@ -236,6 +288,22 @@ ATTENTION.mistakes += changed(
     """,
     SEEN,
 )
+for added in ("0.001", "0.0001", "1e-05", "1e-06"):
+    ATTENTION.mistakes += changed(
+        forms.qk_norm_attention,
+        S7,
+        f"""
+        {added} added to the lengths: {added} is added to the lengths, which then
+        count a little
+            / np.sqrt( -> / ({added} + np.sqrt(
+            **2).sum(axis=-1, keepdims=True)) -> **2).sum(axis=-1, keepdims=True)))
+        {added} added to the squares: {added} is added to the sums of squares under the
+        root
+            **2).sum(axis=-1, keepdims=True)
+                -> **2).sum(axis=-1, keepdims=True) + {added}
+        """,
+        SEEN,
+    )
 
 
 # --- fold_layernorm ------------------------------------------------------------------
@@ -281,6 +349,13 @@ FOLD.mistakes += changed(
         b + beta @ W -> b + np.zeros(W.shape[1])
     bias scaled: the new bias is scaled with the mean of γ
         b + beta @ W -> (b + beta @ W) * gamma.mean()
+    root of gamma: the root of γ scales the weight, as if γ were a variance
+        gamma[:, None] -> np.sqrt(np.abs(gamma))[:, None]
+    old bias scaled: the old bias is scaled with the mean of γ
+        b + beta @ W -> gamma.mean() * b + beta @ W
+    old bias scaled entry by entry: the old bias is scaled with γ, as if outputs were
+    features
+        b + beta @ W -> np.resize(gamma, W.shape[1]) * b + beta @ W
     """,
     SEEN,
 )
@@ -309,8 +384,10 @@ CENTER.mistakes += changed(
     forms.center_writer,
     S8,
     """
-    standardized: rows are divided by their deviation as well
-        return W, b -> return W / W.std(1, keepdims=True), b / b.std()
+    weight standardized: rows of the weight are divided by their deviation as well
+        return W, b -> return W / W.std(1, keepdims=True), b
+    bias standardized: the bias is divided by its deviation as well
+        return W, b -> return W, b / b.std()
     columns centered as well: the means over both axes are subtracted
         return W, b -> return W - W.mean(0), b
     the weight's means for the bias: the bias has the means of the weight's columns
@@ -322,9 +399,32 @@ CENTER.mistakes += changed(
     median: the median of each row is subtracted, not its mean
         W.mean(axis=1 -> np.median(W, axis=1
         b.mean() -> np.median(b)
-    scaled to length 1: rows are divided by their length as well
-        return W -> return W / np.linalg.norm(W, axis=1, keepdims=True)
-        b - b.mean() -> (b - b.mean()) / np.linalg.norm(b - b.mean())
+    rows of length 1: rows of the weight are divided by their length as well
+        return W, b -> return W / np.linalg.norm(W, axis=1, keepdims=True), b
+    a bias of length 1: the bias is divided by its length as well
+        return W, b -> return W, b / np.linalg.norm(b)
+    the weight's means taken from the bias: the bias loses the sum of the weight's
+    means, besides its own mean
+        b - b.mean() -> b - b.mean() - W.mean(1).sum()
+    the weight's means given to the bias: what the weight's rows lose is added to the
+    centered bias
+        b - b.mean() -> b - b.mean() + W.mean(1).sum()
+    both means for the bias: the bias has the mean of the weight subtracted, besides its
+    own
+        b - b.mean() -> b - b.mean() - W.mean()
+    divided by the mean: rows are divided by their mean, which is not subtracted
+        W - W.mean(axis=1, keepdims=True), b - b.mean()
+            -> W / W.mean(axis=1, keepdims=True), b / b.mean()
+    columns centered together: the mean runs over rows, with the bias as one more row
+        W - W.mean(axis=1, keepdims=True), b - b.mean()
+            -> (a - np.vstack([W, b]).mean(0) for a in (W, b))
+    the first entry subtracted: the first entry of each row is subtracted, not its mean
+        W.mean(axis=1, keepdims=True) -> W[:, :1]
+        b.mean() -> b[0]
+    the last entry makes up: sums are 0 because the last entry makes up for the others,
+    which stay
+        W - W.mean(axis=1, keepdims=True), b - b.mean()
+            -> W.copy(), b.copy(); W[:, -1] -= W.sum(1); b[-1] -= b.sum()
     """,
     SEEN,
 )

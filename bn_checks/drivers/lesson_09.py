@@ -83,20 +83,21 @@ def _own_random_numbers(seed):
 
 
 def drive_decay(student, weight_decay, seed):
-    """The decay of each parameter, by kind, and how often each is in a group."""
+    """Decay of each parameter, by kind; how often it is in a group; how many froze."""
     model = image_network(seed)
     groups = _groups(student(model, weight_decay))
     kinds = {"weights": [], "biases": [], "norms": []}
-    times = []
+    times, frozen = [], 0
     for m in model.modules():
         for name, p in m.named_parameters(recurse=False):
-            found = [decay for params, decay in groups if any(p is q for q in params)]
+            found = [decay for params, decay in groups for q in params if p is q]
             kind = "weights" if name == "weight" else "biases"
             kind = "norms" if m in batch_norms(model) else kind
             kinds[kind].append(found[0] if found else np.nan)
             times.append(len(found))
+            frozen += not p.requires_grad
     decays = [np.nan_to_num(np.array(values, float)) for values in kinds.values()]
-    return *decays, np.array(times)
+    return *decays, np.array(times), frozen
 
 
 def _groups(returned):
