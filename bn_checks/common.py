@@ -12,8 +12,13 @@ def batch(rng, N, D):
     scale = rng.permutation(np.geomspace(0.05, 5, D))
     offset = rng.normal(0, 3, D)
     x = offset + scale * (rng.exponential(1, (N, D)) + 0.3 * rng.normal(size=(N, D)))
-    gamma = rng.uniform(0.5, 2, D) * rng.choice([-1, 1], D)
-    return x, gamma, rng.normal(0, 1, D)
+    return x, *scale_and_shift(rng, D)
+
+
+def scale_and_shift(rng, shape):
+    """gamma, of both signs, and beta."""
+    gamma = rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape)
+    return gamma, rng.normal(0, 1, shape)
 
 
 def moments(rng, D):
@@ -32,6 +37,17 @@ def same_dtype(outputs, asked=None):
         return [f"{n} is not float32 although x is" for n in wrong]
 
     return Property("float32 in, float32 out", test, 0)
+
+
+def default(name, value):
+    """Property: without the argument the answer is that for this value of it."""
+
+    def test(trial):
+        args = trial.cases[0][: trial.exercise.inputs.index(name)]
+        what = f"without {name} the result is not that of {name}={value}"
+        return trial.same(args, (*args, value), what)
+
+    return Property(f"{name} is {value} when left out", test, 0)
 
 
 def keeps_digits(shifted=0):

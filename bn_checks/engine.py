@@ -327,6 +327,14 @@ class Trial:
                 raise Failed(f"{name} has shape {g.shape}, want {w.shape}")
         return got, want
 
+    def differs(self, args, where):
+        """Lines that say which output is wrong for args, and where; none if none is."""
+        got, want = self.run(args)
+        for name, g, w in zip(self.exercise.outputs, got, want, strict=True):
+            if lines := difference(name, g, w):
+                return (*lines, where)
+        return ()
+
     def same(self, args, others, what):
         """Lines that say that the student's answers to args and to others differ."""
         self.usable()
@@ -353,8 +361,8 @@ class Exercise:
         weights: share of each output, 1 by default.
         drive: called as drive(student, *args) where the student's object is not simply
             called: a class to build and step through, say.
-        forms: right implementations whose single edits explain wrong answers, beside
-            the reference; see `edits.py`.
+        forms: right implementations whose single edits explain wrong answers, the
+            reference when left out; see `edits.py`.
         tolerance: relative and absolute, where several right ways differ by more than
             rounding.
 
@@ -383,7 +391,8 @@ class Exercise:
         self.name, self.reference, self.cases = name, reference, cases
         self.inputs, self.outputs, self.mistakes = inputs, outputs, list(mistakes)
         self.drive = drive or (lambda student, *args: student(*args))
-        self.forms, self.broken, self.tolerance = tuple(forms), None, tolerance
+        self.forms, self.broken = tuple(forms) or (reference,), None
+        self.tolerance = tolerance
         weights = weights or [1.0] * len(outputs)
         self.driven = drive is not None
         returns = "" if self.driven else f" and returns {', '.join(outputs)}"

@@ -1,4 +1,4 @@
-"""Published mistakes that edits of right forms explain: no bank lists them.
+"""Published mistakes that edits of right forms or rows explain: no bank lists them.
 
 Each has its name, the exercises in which it was tried, and where it was seen. The wrong
 implementations are in `tests/sourced/`, which proves that they are explained.
@@ -292,6 +292,7 @@ FAMILIES = (
         ("torch_batchnorm",),
         ("labml_nn batch_norm", "pytorch #20275", "nflows #11", "d2l-en #1342"),
     ),
+    ("hooks left behind", ("record_activations",), ("captum #834",)),
     (
         "last axis only",
         ("layernorm_forward", "rmsnorm_forward"),
@@ -527,6 +528,7 @@ FAMILIES = (
         ("spatial_batchnorm_forward",),
         ("Nico-Curti/NumPyNet #7", "keras #1470"),
     ),
+    ("statistics move in evaluation", ("norm_forward",), ("nn-zero-to-hero #82",)),
     (
         "statistics never updated",
         ("batchnorm1d", "trainable_net"),

@@ -392,7 +392,7 @@ def test_mending_one_of_two_faults_leaves_the_other_named():
 
     exercise = EXERCISES["normalize"]
     assert exercise.score(two_passes_and_tiny_eps, POINTS).mistakes == ("eps 1e-8",)
-    one_pass = exercise.score(lesson_07.one_pass, POINTS)
+    one_pass = exercise.score(exercise.mistakes[1].code, POINTS)
     assert one_pass.mistakes == ("one-pass variance",)
 
 

@@ -139,6 +139,8 @@ SOLUTIONS = {
 }
 # the same for the references, with the function that has changed
 REFERENCES = {
+    "loss: grads[f'b{k}'] = d.sum(0) -> grads[f'b{k}'] = d.mean(0)": NO_BIAS,
+    "loss: z = x @ p[f'W{k}'] + p[f'b{k}'] -> z = x @ p[f'W{k}'] - p[f'b{k}']": NO_BIAS,
     "output_layer: logits = logits - logits.max(0, keepdims=True) -> "
     "logits = logits - logits.max(0, keepdims=False)": ANY_AXIS,
     "output_layer: shares = np.exp(logits) / np.exp(logits).sum(0, keepdims=True) -> "
@@ -284,11 +286,6 @@ REFERENCES = {
     "saturation_fraction: return ((a < low + edge) | (a > high - "
     "edge)).mean(axis=0) -> return ((a <= low + edge) | (a > high - "
     "edge)).mean(axis=0)": ON_THE_EDGE,
-    "through_norm: fitted = fitted + x_hat * (g * x_hat).mean(axis, "
-    "keepdims=True) -> fitted = fitted + x_hat * (g * x_hat).mean(axis, "
-    "keepdims=False)": ANY_AXIS,
-    "through_norm: fitted = g.mean(axis, keepdims=True) -> fitted = "
-    "g.mean(axis, keepdims=False)": ANY_AXIS,
     "update_to_data_ratio: return [((new - old).norm() / old.norm()).item() "
     "for old, new in zip(before, weights, strict=True)] -> return [((new - "
     "old).norm() / old.norm()).item() for old, new in zip(before, weights, "

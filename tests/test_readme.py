@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from sourced.lesson_01 import unbiased
 
 from bn_checks.banks import lesson_01
 
@@ -32,5 +33,5 @@ def test_relative_links_lead_somewhere(page):
 
 
 def test_the_table_is_what_the_check_says():
-    score = lesson_01.BATCHNORM_FORWARD.score(lesson_01.unbiased, 3, seed=0)
+    score = lesson_01.BATCHNORM_FORWARD.score(unbiased, 3, seed=0)
     assert f"```text\n{score.text}\n```" in README

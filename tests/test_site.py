@@ -14,6 +14,7 @@ import pytest
 import yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from playwright.sync_api import sync_playwright
+from sourced.lesson_01 import unbiased
 
 from bn_checks.banks import lesson_01
 from bn_helpers import norms, plots
@@ -391,7 +392,7 @@ AXE_RUN = """async options => {
 
 @browsing
 def test_axe_finds_nothing_in_a_check_table(visit):
-    score = lesson_01.BATCHNORM_FORWARD.score(lesson_01.unbiased, 3, seed=0)
+    score = lesson_01.BATCHNORM_FORWARD.score(unbiased, 3, seed=0)
     tab = visit("license.html")
     tab.locator(".bd-article").evaluate(
         "(article, table) => (article.innerHTML = '<h1>Check</h1>' + table)",

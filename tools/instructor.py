@@ -17,8 +17,8 @@ Each exercise lists the properties that earn its points, with their shares, and 
 matters of form. Form earns nothing, and costs a tenth of the points where it fails. A
 mistake in a table is recognized by its results: the student reads its sentence and
 which section to reread. Most wrong answers need no table. They are what comes out when
-one place of a right answer is changed, and a check says which change that is. The last
-table lists the published mistakes that are recognized in this way.
+one place of a right answer is changed, and a check says which change that is; or a row
+of form names them. The last table lists the published mistakes of these two kinds.
 """
 
 
@@ -36,7 +36,7 @@ def page(lessons):
         for cell in lesson.of("exercise", "question"):
             exercise = banks.get(cell.function)
             parts.append(_exercise(cell, exercise) if exercise else _question(cell))
-    parts += ["## Mistakes recognized as a change of a right answer\n", _families()]
+    parts += ["## Mistakes that need no table\n", _families()]
     return "\n".join(parts)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 
 from bn_helpers import norms
 
-from ..common import ALONE, batch, moments, same_dtype
+from ..changes import changed
+from ..common import ALONE, batch, default, moments, same_dtype
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_01 as forms
 
@@ -19,15 +20,6 @@ def batch_cases(rng):
 
 
 # --- batchnorm_forward ---------------------------------------------------------------
-
-
-def _scaled(x, gamma, beta, mu, scale):
-    return gamma * (x - mu) / scale + beta
-
-
-def unbiased(x, gamma, beta, eps=1e-5):
-    mu, var = x.mean(0), x.var(0, ddof=1)
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
 
 
 def _survives_offset(trial):
@@ -68,32 +60,33 @@ BATCHNORM_FORWARD = Exercise(
 )
 
 
-@BATCHNORM_FORWARD.mistake(
-    "one feature's variance for all", S2, "passes the example of the source homework"
+BATCHNORM_FORWARD.mistakes += changed(
+    forms.batchnorm_forward,
+    S2,
+    """
+    one feature's variance for all: every feature is divided by the spread of the first
+    one
+        var = x.var(axes, keepdims=True) -> var = np.full_like(mu, x[:, 0].var())
+        seen in answers that pass the example of the source homework
+    """,
 )
-def first_column(x, gamma, beta, eps=1e-5):
-    """every feature is divided by the spread of the first one"""
-    mu, var = x.mean(0), x[:, 0].var()
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, np.full_like(mu, var)
 
 
-@BATCHNORM_FORWARD.mistake(
-    "difference of squares",
+BATCHNORM_FORWARD.mistakes += changed(
+    forms.batchnorm_forward,
     S9,
-    "the source homework; labml_nn batch_norm; tt-metal #46159",
-    shows="keeps its digits far from 0",
+    """
+    difference of squares: The mean of x² minus the square of the mean loses its digits
+    far from 0.
+        x.var(axes, keepdims=True) -> (x**2).mean(axes, keepdims=True) - mu**2
+        len(x) < 2 -> False
+        shows keeps its digits far from 0
+        seen in the source homework; labml_nn batch_norm; tt-metal #46159
+    """,
 )
-def difference_of_squares(x, gamma, beta, eps=1e-5):
-    """The mean of x² minus the square of the mean loses its digits far from 0."""
-    mu = x.mean(0)
-    var = (x**2).mean(0) - mu**2
-    return _scaled(x, gamma, beta, mu, np.sqrt(var + eps)), mu, var
 
 
 # --- update_running_stats ------------------------------------------------------------
-
-
-REFUSES_ONE = "refuses N = 1"
 
 
 def update_cases(rng):
@@ -108,12 +101,6 @@ def _needs_two_for_update(trial):
     return rejects(trial.student, (*statistics, 1, 0.1), "N = 1")
 
 
-def _default_momentum(trial):
-    args = trial.cases[0][:5]
-    what = "without momentum the result is not that of momentum=0.1"
-    return trial.same(args, (*args, 0.1), what)
-
-
 UPDATE_RUNNING_STATS = Exercise(
     "update_running_stats",
     norms.update_running_stats,
@@ -121,87 +108,49 @@ UPDATE_RUNNING_STATS = Exercise(
     ("running_mean", "running_var"),
     update_cases,
     extra=(
-        Property("momentum is 0.1 when left out", _default_momentum, 0),
-        Property(REFUSES_ONE, _needs_two_for_update, 0.5),
+        default("momentum", 0.1),
+        Property("refuses N = 1", _needs_two_for_update, 0.5),
     ),
     forms=(forms.update_running_stats, forms.update_by_steps),
 )
 
 
-@UPDATE_RUNNING_STATS.mistake(
-    "running standard deviation", S7, "makemore part 3, cell 7"
-)
-def running_std(running_mean, running_var, mu, var, N, momentum=0.1):
-    """a standard deviation is blended in where a variance belongs"""
-    std = np.sqrt(var * N / (N - 1))
-    keep = 1 - momentum
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * std
-
-
-@UPDATE_RUNNING_STATS.mistake("mean corrected, too", S7, "chainer #332")
-def mean_corrected_too(running_mean, running_var, mu, var, N, momentum=0.1):
-    """the mean is multiplied by N / (N − 1) as well"""
-    return norms.update_running_stats(
-        running_mean, running_var, mu * N / (N - 1), var, N, momentum
-    )
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "running inverse", S7, "torch/nn #567, #609; soumith/cudnn.torch #109"
-)
-def running_inverse(running_mean, running_var, mu, var, N, momentum=0.1):
-    """one over a standard deviation is blended in where a variance belongs"""
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * mu
-    return mean, keep * running_var + momentum / np.sqrt(var)
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "running mean in the running variance",
+UPDATE_RUNNING_STATS.mistakes += changed(
+    forms.update_running_stats,
     S7,
-    "two published CS231n solutions, batchnorm_forward",
+    """
+    running standard deviation: a standard deviation is blended in where a variance
+    belongs
+        (var * (N / (N - 1))) -> np.sqrt(var * N / (N - 1))
+        seen in makemore part 3, cell 7
+    mean corrected, too: the mean is multiplied by N / (N − 1) as well
+        momentum * mu -> momentum * mu * N / (N - 1)
+        seen in chainer #332
+    running inverse: one over a standard deviation is blended in where a variance
+    belongs
+        (var * (N / (N - 1))) -> 1 / np.sqrt(var)
+        seen in torch/nn #567, #609; soumith/cudnn.torch #109
+    running mean in the running variance: the running variance goes on from the running
+    mean
+        running_mean = ( -> running_var = running_mean; running_mean = (
+        seen in two published CS231n solutions, batchnorm_forward
+    spread around the running mean: the spread of the batch is measured around the
+    running mean, not its own
+        (var * (N / (N - 1))) -> (var + (mu - running_mean) ** 2)
+        seen in HumanCompatibleAI/imitation PR #443; tensorflow #13064
+    changed in place: You write into the caller's arrays; return new ones.
+        running_mean = ( -> running_mean[:] = (
+        running_var = ( -> running_var[:] = (
+        shows leaves its inputs as they were
+        seen in mapillary/inplace_abn #14; pytorch #13402
+    accepts one sample: You accept a batch of one, where N − 1 is 0 and the variance
+    becomes nan.
+        if N < 2: -> if False:
+        (var * (N / (N - 1))) -> (var * N / (N - 1))
+        shows refuses N = 1
+        seen in torch/nn PR #1271; facebookresearch/SparseConvNet #190
+    """,
 )
-def mean_in_the_variance(running_mean, running_var, mu, var, N, momentum=0.1):
-    """the running variance goes on from the running mean"""
-    return norms.update_running_stats(running_mean, running_mean, mu, var, N, momentum)
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "spread around the running mean",
-    S7,
-    "HumanCompatibleAI/imitation PR #443; tensorflow #13064",
-)
-def around_the_running_mean(running_mean, running_var, mu, var, N, momentum=0.1):
-    """the spread of the batch is measured around the running mean, not its own"""
-    keep = 1 - momentum
-    mean = keep * running_mean + momentum * mu
-    return mean, keep * running_var + momentum * (var + (mu - mean) ** 2)
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "changed in place",
-    S7,
-    "mapillary/inplace_abn #14; pytorch #13402",
-    shows="leaves its inputs as they were",
-)
-def changed_in_place(running_mean, running_var, mu, var, N, momentum=0.1):
-    """You write into the caller's arrays; return new ones."""
-    running_mean[:], running_var[:] = norms.update_running_stats(
-        running_mean, running_var, mu, var, N, momentum
-    )
-    return running_mean, running_var
-
-
-@UPDATE_RUNNING_STATS.mistake(
-    "accepts one sample",
-    S7,
-    "torch/nn PR #1271; facebookresearch/SparseConvNet #190",
-    shows=REFUSES_ONE,
-)
-def accepts_one_sample(running_mean, running_var, mu, var, N, momentum=0.1):
-    """You accept a batch of one, where N − 1 is 0 and the variance becomes nan."""
-    keep, unbiased = 1 - momentum, var * N / (N - 1)
-    return keep * running_mean + momentum * mu, keep * running_var + momentum * unbiased
 
 
 # --- batchnorm_inference -------------------------------------------------------------
@@ -229,18 +178,20 @@ BATCHNORM_INFERENCE = Exercise(
 )
 
 
-@BATCHNORM_INFERENCE.mistake(
-    "statistics updated in evaluation",
+BATCHNORM_INFERENCE.mistakes += changed(
+    forms.batchnorm_inference,
     S8,
-    "nn-zero-to-hero #82",
-    shows="leaves its inputs as they were",
+    """
+    statistics updated in evaluation: You change the running statistics while
+    evaluating: the test data leak in.
+        return gamma -> y = gamma
+        / std + beta
+            -> / std + beta; running_mean += 0.1 * (x.mean(0) - running_mean)
+            ; running_var += 0.1 * (x.var(0) - running_var); return y
+        shows leaves its inputs as they were
+        seen in nn-zero-to-hero #82
+    """,
 )
-def updates_in_evaluation(x, gamma, beta, running_mean, running_var, eps=1e-5):
-    """You change the running statistics while evaluating: the test data leak in."""
-    y = norms.batchnorm_inference(x, gamma, beta, running_mean, running_var, eps)
-    running_mean += 0.1 * (x.mean(0) - running_mean)
-    running_var += 0.1 * (x.var(0) - running_var)
-    return y
 
 
 # --- merge_statistics ----------------------------------------------------------------
@@ -307,37 +258,31 @@ MERGE_STATISTICS = Exercise(
 )
 
 
-@MERGE_STATISTICS.mistake("variances summed", S9, "rsl_rl #226")
-def variances_summed(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """the two variances are added: merging two equal groups then doubles the spread"""
-    n = n_a + n_b
-    return n, (n_a * mu_a + n_b * mu_b) / n, var_a + var_b
-
-
-@MERGE_STATISTICS.mistake(
-    "counts and means ignored", S9, "mapillary/inplace_abn #68; Paddle #32464"
+MERGE_STATISTICS.mistakes += changed(
+    forms.merge_statistics,
+    S9,
+    """
+    variances summed: the two variances are added: merging two equal groups then doubles
+    the spread
+        within + between -> var_a + var_b
+        seen in rsl_rl #226
+    counts and means ignored: both groups count the same, and what their means differ by
+    is forgotten
+        (n_a * mu_a + n_b * mu_b) / n -> (mu_a + mu_b) / 2
+        within + between -> (var_a + var_b) / 2
+        seen in mapillary/inplace_abn #68; Paddle #32464
+    pooled variance: the variances are pooled as for a t-test, with n − 2 below the line
+        within + between -> ((n_a - 1) * var_a + (n_b - 1) * var_b) / (n - 2)
+        seen in textbooks of statistics
+    difference of squares: The mean of x² minus the square of the mean loses its digits
+    far from 0.
+        within + between
+            -> (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n - mu**2
+        min(n_a, n_b) < 1 -> False
+        shows keeps its digits far from 0
+        seen in Paddle #16121
+    """,
 )
-def counts_and_means_ignored(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """both groups count the same, and what their means differ by is forgotten"""
-    return n_a + n_b, (mu_a + mu_b) / 2, (var_a + var_b) / 2
-
-
-@MERGE_STATISTICS.mistake("pooled variance", S9, "textbooks of statistics")
-def pooled_variance(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """the variances are pooled as for a t-test, with n − 2 below the line"""
-    n, mu, _ = forms.merge_statistics(n_a, mu_a, var_a, n_b, mu_b, var_b)
-    return n, mu, ((n_a - 1) * var_a + (n_b - 1) * var_b) / (n - 2)
-
-
-@MERGE_STATISTICS.mistake(
-    "difference of squares", S9, "Paddle #16121", shows="keeps its digits far from 0"
-)
-def merged_squares(n_a, mu_a, var_a, n_b, mu_b, var_b):
-    """The mean of x² minus the square of the mean loses its digits far from 0."""
-    n = n_a + n_b
-    mu = (n_a * mu_a + n_b * mu_b) / n
-    square = (n_a * (var_a + mu_a**2) + n_b * (var_b + mu_b**2)) / n
-    return n, mu, square - mu**2
 
 
 EXERCISES = (

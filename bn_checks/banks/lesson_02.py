@@ -4,6 +4,7 @@ import numpy as np
 
 from bn_helpers import gradcheck, norms
 
+from ..changes import changed
 from ..common import batch, moments, same_dtype
 from ..drivers.lesson_02 import (
     drive_claims,
@@ -16,8 +17,6 @@ from ..forms import lesson_02 as forms
 
 S1 = "section 1, Measure a gradient"
 S8 = "section 8, Go back in evaluation mode"
-
-
 S11 = "section 11, Assemble the layer"
 S9 = "section 9, Tell nearly right from right"
 
@@ -92,7 +91,6 @@ PARAM_GRADIENTS = Exercise(
     ("dgamma", "dbeta"),
     param_cases,
     extra=(same_dtype(("dgamma", "dbeta")),),
-    forms=(forms.param_gradients,),
 )
 
 
@@ -122,15 +120,16 @@ BATCHNORM_BACKWARD_STAGED = Exercise(
 )
 
 
-@BATCHNORM_BACKWARD_STAGED.mistake(
-    "detached statistics",
+BATCHNORM_BACKWARD_STAGED.mistakes += changed(
+    forms.batchnorm_backward_staged,
     S9,
-    "fast.ai course-v3 07_batchnorm; keras PR #19102; deeplearning4j #8379",
+    """
+    detached statistics: mean and variance are taken for constants, although they depend
+    on x
+        + dvar * (2 * (x - mu)) / N + dmu / N -> + 0
+        seen in fast.ai course-v3 07_batchnorm; keras PR #19102; deeplearning4j #8379
+    """,
 )
-def detached_statistics(dy, x, mu, var, gamma, eps=1e-5):
-    """mean and variance are taken for constants, although they depend on x"""
-    right = forms.batchnorm_backward_staged(dy, x, mu, var, gamma, eps)
-    return *right[:3], right[0] / np.sqrt(var + eps)
 
 
 # --- batchnorm_backward --------------------------------------------------------------
@@ -210,22 +209,22 @@ BATCHNORM_INFERENCE_BACKWARD = Exercise(
 )
 
 
-@BATCHNORM_INFERENCE_BACKWARD.mistake(
-    "training formula in evaluation", S8, "the source tutorial; vlfeat/matconvnet #1174"
+BATCHNORM_INFERENCE_BACKWARD.mistakes += changed(
+    forms.batchnorm_inference_backward,
+    S8,
+    """
+    training formula in evaluation: the paths through mean and variance are kept, which
+    fixed statistics lack
+        dx = dy -> dx = (dy - dy.mean(0) - x_hat * (dy * x_hat).mean(0))
+        seen in the source tutorial; vlfeat/matconvnet #1174
+    batch statistics in evaluation: mean and variance of this batch are used, and the
+    paths through them
+        np.sqrt(running_var -> np.sqrt(x.var(0)
+        (x - running_mean) -> (x - x.mean(0))
+        dx = dy -> dx = (dy - dy.mean(0) - x_hat * (dy * x_hat).mean(0))
+        seen in torch/nn #768; pytorch/xla #913
+    """,
 )
-def training_formula(dy, x, gamma, running_mean, running_var, eps=1e-5):
-    """the paths through mean and variance are kept, which fixed statistics lack"""
-    x_hat = (x - running_mean) / np.sqrt(running_var + eps)
-    return forms.batchnorm_backward(dy, x_hat, running_var, gamma, eps)
-
-
-@BATCHNORM_INFERENCE_BACKWARD.mistake(
-    "batch statistics in evaluation", S8, "torch/nn #768; pytorch/xla #913"
-)
-def inference_batch_statistics(dy, x, gamma, running_mean, running_var, eps=1e-5):
-    """mean and variance of this batch are used, and the paths through them"""
-    x_hat = (x - x.mean(0)) / np.sqrt(x.var(0) + eps)
-    return forms.batchnorm_backward(dy, x_hat, x.var(0), gamma, eps)
 
 
 # --- BatchNorm1d ---------------------------------------------------------------------
@@ -268,19 +267,16 @@ BATCHNORM1D = Exercise(
 )
 
 
-@BATCHNORM1D.mistake(
-    "batch statistics in evaluation", S11, "the source article; keras #3085"
+BATCHNORM1D.mistakes += changed(
+    forms.Layer,
+    S11,
+    """
+    batch statistics in evaluation: evaluation normalizes with the batch it was given,
+    not the stored ones
+        mu, var = self.running_mean, self.running_var -> mu, var = x.mean(0), x.var(0)
+        seen in the source article; keras #3085
+    """,
 )
-class BatchStatisticsInEvaluation(forms.Layer):
-    """evaluation normalizes with the batch it was given, not the stored ones"""
-
-    def forward(self, x):
-        if self.training:
-            return super().forward(x)
-        mu, var = x.mean(0), x.var(0)
-        self.std = np.sqrt(var + self.eps)
-        self.x_hat = (x - mu) / self.std
-        return self.gamma * self.x_hat + self.beta
 
 
 def _inverse_std(var, eps):
@@ -473,7 +469,6 @@ GRADIENTS_AGREE = Exercise(
     tuple(f"verdicts ({fault})" for fault in FAULTS),
     claim_cases,
     drive=drive_claims,
-    forms=(_agreement((0, 1, 2)),),
 )
 
 

@@ -5,12 +5,12 @@ to a driver, which builds the network of that name beside the student's code and
 arrays back.
 """
 
-import copy
-
 import numpy as np
 
 from bn_helpers import record
 
+from ..changes import changed
+from ..common import default
 from ..drivers.lesson_03 import drive_record, drive_update_ratio
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_03 as forms
@@ -48,13 +48,7 @@ def leaves_no(what, title, weight):
     return Property(title, test, weight)
 
 
-NO_HOOK = "leaves no hook behind"
-
-
 NO_CHANGE = "leaves running statistics and mode as they were"
-
-
-NO_GRAPH = "cuts its records off the graph"
 
 
 def _hooked(model, x, kind, keep):
@@ -73,9 +67,9 @@ RECORD_ACTIVATIONS = Exercise(
     ("activations",),
     record_cases,
     extra=(
-        leaves_no("hooks left", NO_HOOK, 0.5),
+        leaves_no("hooks left", "leaves no hook behind", 0.5),
         leaves_no("changes of the network", NO_CHANGE, 1),
-        leaves_no("tensors on the graph", NO_GRAPH, 0.5),
+        leaves_no("tensors on the graph", "cuts its records off the graph", 0.5),
     ),
     weights=(2,),
     drive=drive_record,
@@ -83,42 +77,48 @@ RECORD_ACTIVATIONS = Exercise(
 )
 
 
-@RECORD_ACTIVATIONS.mistake(
-    "one record per module", S1, "tangermeme #54; openai/CLIP #239"
-)
-def by_module(model, x, kind):
-    """a module that is called twice appears once: its second output counts"""
-    seen = {}
-
-    def keep(module, inputs, output):
-        seen[module] = output.detach().clone()
-
-    with record.preserved(model):
-        _hooked(model, x, kind, keep)
-    return list(seen.values())
-
-
-@RECORD_ACTIVATIONS.mistake("input recorded", S1, "facebookresearch/kill-the-bits #35")
-def input_recorded(model, x, kind):
-    """the modules' inputs are recorded, not their outputs"""
-    seen = []
-    with record.preserved(model):
-        _hooked(model, x, kind, lambda m, i, out: seen.append(i[0].detach().clone()))
-    return seen
-
-
-@RECORD_ACTIVATIONS.mistake("hooked twice", S1, "frgfm/torch-scan #24")
-def hooked_twice(model, x, kind):
-    """a module that the network uses twice gets two hooks, so each of its calls is
-    recorded twice"""
-    seen, twin = [], copy.deepcopy(model)
-
-    def keep(module, inputs, output):
+RECORD_ACTIVATIONS.mistakes += changed(
+    forms.record_activations,
+    S1,
+    """
+    one record per module: a module that is called twice appears once: its second output
+    counts
+        seen, handles = [], [] -> seen, handles = {}, []
         seen.append(output.detach().clone())
+            -> seen.update({m: output.detach().clone()})
+        return seen -> return list(seen.values())
+        seen in tangermeme #54; openai/CLIP #239
+    input recorded: the modules' inputs are recorded, not their outputs
+        output.detach() -> inputs[0].detach()
+        seen in facebookresearch/kill-the-bits #35
+    hooked twice: a module that the network uses twice gets two hooks, so each of its
+    calls is recorded twice
+        other.modules() -> other.modules(remove_duplicate=False)
+        seen in frgfm/torch-scan #24
+    graph kept: Your records still hang on the graph of the forward pass and keep all of
+    it in memory.
+        output.detach().clone() -> output.clone()
+        with torch.no_grad(): -> if True:
+        shows cuts its records off the graph
+        seen in UER-py #113; d2l-en #1342
+    """,
+)
 
-    twin.apply(lambda m: isinstance(m, kind) and m.register_forward_hook(keep))
-    twin(x)
-    return seen
+
+RECORD_ACTIVATIONS.mistakes += changed(
+    forms.record_activations,
+    S2,
+    """
+    measured in evaluation mode: the network is switched to evaluation mode, where batch
+    norm uses its running statistics
+        other(x) -> other.eval()(x)
+        seen in the source tutorial
+    measured in training mode: the network is switched to training mode, whatever mode
+    it came in
+        other(x) -> other.train()(x)
+        seen in facebookresearch/higher #55
+    """,
+)
 
 
 @RECORD_ACTIVATIONS.mistake(
@@ -135,37 +135,6 @@ def top_level_only(model, x, kind):
     return seen
 
 
-@RECORD_ACTIVATIONS.mistake("measured in evaluation mode", S2, "the source tutorial")
-def in_evaluation_mode(model, x, kind):
-    """the network is switched to evaluation mode, where batch norm uses its running
-    statistics"""
-    model = copy.deepcopy(model).eval()
-    return record.activations(model, x, kind)
-
-
-@RECORD_ACTIVATIONS.mistake(
-    "measured in training mode", S2, "facebookresearch/higher #55"
-)
-def always_in_training_mode(model, x, kind):
-    """the network is switched to training mode, whatever mode it came in"""
-    model = copy.deepcopy(model).train()
-    return record.activations(model, x, kind)
-
-
-@RECORD_ACTIVATIONS.mistake("hooks left behind", S1, "captum #834", shows=NO_HOOK)
-def hooks_left(model, x, kind):
-    """Your hooks are still on the network: they record every later pass as well."""
-    seen = []
-    with record.preserved(model):
-        for module in model.modules():
-            if isinstance(module, kind):
-                module.register_forward_hook(
-                    lambda m, i, out: seen.append(out.detach().clone())
-                )
-        model(x)
-    return seen
-
-
 @RECORD_ACTIVATIONS.mistake(
     "running statistics moved",
     S1,
@@ -176,18 +145,6 @@ def statistics_moved(model, x, kind):
     """Your pass in training mode updated the network's running statistics."""
     seen = []
     _hooked(model, x, kind, lambda m, i, out: seen.append(out.detach().clone()))
-    return seen
-
-
-@RECORD_ACTIVATIONS.mistake(
-    "graph kept", S1, "UER-py #113; d2l-en #1342", shows=NO_GRAPH
-)
-def graph_kept(model, x, kind):
-    """Your records still hang on the graph of the forward pass and keep all of it in
-    memory."""
-    seen = []
-    with record.preserved(model):
-        _hooked(model, x, kind, lambda m, i, out: seen.append(out.clone()))
     return seen
 
 
@@ -207,12 +164,6 @@ def saturation_cases(rng):
     ]
 
 
-def _default_margin(trial):
-    a, low, high = trial.cases[0]
-    what = "without margin the result is not that of margin=0.05"
-    return trial.same((a, low, high), (a, low, high, 0.05), what)
-
-
 def _needs_a_range(trial):
     a = trial.cases[0][0]
     for low, high in ((1.0, -1.0), (1.0, 1.0)):
@@ -229,7 +180,7 @@ SATURATION_FRACTION = Exercise(
     ("fraction",),
     saturation_cases,
     extra=(
-        Property("margin is 0.05 when left out", _default_margin, 0),
+        default("margin", 0.05),
         Property("refuses a low that is not below high", _needs_a_range, 0.5),
     ),
     weights=(1.5,),
@@ -237,15 +188,16 @@ SATURATION_FRACTION = Exercise(
 )
 
 
-@SATURATION_FRACTION.mistake(
-    "size for distance",
+SATURATION_FRACTION.mistakes += changed(
+    forms.saturation_fraction,
     S3,
-    "makemore part 3, cell 15, and nn-zero-to-hero #66 on other activations",
+    """
+    size for distance: |a| is compared with the upper end, which is tanh's rule and
+    misses the lower end of a sigmoid
+        ((a < low + edge) | (a > high - edge)) -> (np.abs(a) > high - edge)
+        seen in makemore part 3, cell 15, and nn-zero-to-hero #66 on other activations
+    """,
 )
-def by_size(a, low, high, margin=0.05):
-    """|a| is compared with the upper end, which is tanh's rule and misses the lower
-    end of a sigmoid"""
-    return (np.abs(a) > high - margin * (high - low)).mean(axis=0)
 
 
 # --- layer_signals -------------------------------------------------------------------
@@ -268,79 +220,35 @@ LAYER_SIGNALS = Exercise(
     ("signals", "factor"),
     signal_cases,
     weights=(2, 1),
-    forms=(forms.layer_signals,),
 )
 
 
-def _factor(signals, steps):
-    return (signals[-1] / signals[0]) ** (1 / steps)
-
-
-@LAYER_SIGNALS.mistake(
-    "pooled spread", S3, "the source tutorial; makemore part 3, cell 15"
+LAYER_SIGNALS.mistakes += changed(
+    forms.layer_signals,
+    S3,
+    """
+    pooled spread: units and samples are pooled, so that what differs between units
+    counts as signal
+        np.sqrt(var.mean(1)) -> a.std((1, 2))
+        seen in the source tutorial; makemore part 3, cell 15
+    spread of the means: the units' means are compared with each other, which is the
+    fixed part
+        np.sqrt(var.mean(1)) -> a.mean(1).std(1)
+        seen in ellisdg/3DUnetCNN #23; scalameter #20
+    mean of the spreads: the root is taken for each unit, before the mean over the units
+        np.sqrt(var.mean(1)) -> np.sqrt(var).mean(1)
+        seen in m2lines/Samudra #440, review
+    mean of the ratios: ratios are averaged; repeated, their mean does not lead from the
+    first signal to the last
+        (signals[-1] / signals[0]) ** (1 / (L - 1))
+            -> (signals[1:] / signals[:-1]).mean()
+        seen in hyrise #2250; tinygo #3729
+    the last step alone: the last layer is compared with the one before it, and not with
+    the first
+        (signals[-1] / signals[0]) ** (1 / (L - 1)) -> signals[-1] / signals[-2]
+        seen in a trial of this exercise
+    """,
 )
-def pooled_spread(a):
-    """units and samples are pooled, so that what differs between units counts as
-    signal"""
-    signals = a.std(axis=(1, 2))
-    return signals, _factor(signals, len(a) - 1)
-
-
-@LAYER_SIGNALS.mistake("spread of the means", S3, "answers to this exercise")
-def spread_of_the_means(a):
-    """the units' means are compared with each other, which is the fixed part"""
-    signals = a.mean(axis=1).std(axis=1)
-    return signals, _factor(signals, len(a) - 1)
-
-
-@LAYER_SIGNALS.mistake("mean of the spreads", S3, "answers to this exercise")
-def mean_of_the_spreads(a):
-    """the root is taken for each unit, before the mean over the units"""
-    signals = a.std(axis=1).mean(axis=1)
-    return signals, _factor(signals, len(a) - 1)
-
-
-@LAYER_SIGNALS.mistake("variance for signal", S3, "answers to this exercise")
-def variance_for_signal(a):
-    """no root is taken: variances stand where the signals should"""
-    signals = a.var(axis=1).mean(axis=1)
-    return signals, _factor(signals, len(a) - 1)
-
-
-@LAYER_SIGNALS.mistake("layers for steps", S3, "answers to this exercise")
-def layers_for_steps(a):
-    """layers are counted where the steps between them should be"""
-    signals = forms.layer_signals(a)[0]
-    return signals, _factor(signals, len(a))
-
-
-@LAYER_SIGNALS.mistake("all layers at once", S3, "answers to this exercise")
-def all_layers_at_once(a):
-    """the factor is that of all steps together, not of one"""
-    signals = forms.layer_signals(a)[0]
-    return signals, signals[-1] / signals[0]
-
-
-@LAYER_SIGNALS.mistake("mean of the ratios", S3, "answers to this exercise")
-def mean_of_the_ratios(a):
-    """ratios are averaged; repeated, their mean does not lead from the first signal to
-    the last"""
-    signals = forms.layer_signals(a)[0]
-    return signals, (signals[1:] / signals[:-1]).mean()
-
-
-@LAYER_SIGNALS.mistake("the last step alone", S3, "answers to this exercise")
-def the_last_step(a):
-    """the last layer is compared with the one before it, and not with the first"""
-    signals = forms.layer_signals(a)[0]
-    return signals, signals[-1] / signals[-2]
-
-
-@LAYER_SIGNALS.mistake("from the last to the first", S3, "answers to this exercise")
-def from_the_last(a):
-    """the factor leads from the last layer to the first"""
-    signals = forms.layer_signals(a)[0]
-    return signals, 1 / _factor(signals, len(a) - 1)
 
 
 # --- update_to_data_ratio ------------------------------------------------------------
@@ -356,17 +264,6 @@ def update_cases(rng):
     return [case(0.3), case(2.0)]
 
 
-def _weights(model):
-    return [p for p in model.parameters() if p.ndim >= 2]
-
-
-def _ratios(model, step, measure, weights=_weights):
-    before = [w.detach().clone() for w in weights(model)]
-    step()
-    pairs = zip(before, weights(model), strict=True)
-    return [measure(old, new.detach()).item() for old, new in pairs]
-
-
 UPDATE_TO_DATA_RATIO = Exercise(
     "update_to_data_ratio",
     forms.update_to_data_ratio,
@@ -375,65 +272,38 @@ UPDATE_TO_DATA_RATIO = Exercise(
     update_cases,
     weights=(1, 0),
     drive=drive_update_ratio,
-    forms=(forms.update_to_data_ratio,),
 )
 
 
-@UPDATE_TO_DATA_RATIO.mistake(
-    "gradient for update", S8, "tensorflow/minigo #63; makemore part 3, cell 17"
+UPDATE_TO_DATA_RATIO.mistakes += changed(
+    forms.update_to_data_ratio,
+    S8,
+    """
+    gradient for update: the gradient is measured in place of what the step did to the
+    weights
+        (new - old).norm() -> new.grad.norm()
+        seen in tensorflow/minigo #63; makemore part 3, cell 17
+    gradient over the new weights: the gradient is measured, and divided by the weights
+    after the step
+        (new - old).norm() / old.norm() -> new.grad.norm() / new.norm()
+        seen in makemore part 3, cell 17
+    all parameters: biases, gamma and beta are in the list, too
+        p.ndim >= 2 -> True
+        seen in lczero-training #47
+    matrices only: parameters with more than two axes, as convolutions have, are left
+    out
+        p.ndim >= 2 -> p.ndim == 2
+        seen in DrChainsaw/NaiveNASflux.jl #7; keras #21885, review
+    by name: parameters are chosen by the name weight, which gamma bears as well
+        p for p in model.parameters() if p.ndim >= 2
+            -> p for name, p in model.named_parameters() if "weight" in name
+        seen in huggingface/transformers #4360
+    spread for size: standard deviations are divided, which ignore what all weights have
+    in common
+        .norm() -> .std()
+        seen in makemore part 3, cell 18
+    """,
 )
-def gradient_for_update(model, step):
-    """the gradient is measured in place of what the step did to the weights"""
-    before = [w.detach().clone().norm() for w in _weights(model)]
-    step()
-    pairs = zip(_weights(model), before, strict=True)
-    return [(w.grad.norm() / size).item() for w, size in pairs]
-
-
-@UPDATE_TO_DATA_RATIO.mistake(
-    "gradient over the new weights", S8, "makemore part 3, cell 17"
-)
-def gradient_over_new_weights(model, step):
-    """the gradient is measured, and divided by the weights after the step"""
-    step()
-    return [(w.grad.norm() / w.norm()).item() for w in _weights(model)]
-
-
-@UPDATE_TO_DATA_RATIO.mistake("all parameters", S8, "lczero-training #47")
-def all_parameters(model, step):
-    """biases, gamma and beta are in the list, too"""
-
-    def every(model):
-        return list(model.parameters())
-
-    return _ratios(model, step, lambda old, new: (new - old).norm() / old.norm(), every)
-
-
-@UPDATE_TO_DATA_RATIO.mistake(
-    "matrices only", S8, "DrChainsaw/NaiveNASflux.jl #7; keras #21885, review"
-)
-def matrices_only(model, step):
-    """parameters with more than two axes, as convolutions have, are left out"""
-    before = [p.detach().clone() for p in model.parameters() if p.ndim == 2]
-    step()
-    pairs = zip(before, (p for p in model.parameters() if p.ndim == 2), strict=True)
-    return [((new - old).norm() / old.norm()).item() for old, new in pairs]
-
-
-@UPDATE_TO_DATA_RATIO.mistake("by name", S8, "huggingface/transformers #4360")
-def by_name(model, step):
-    """parameters are chosen by the name weight, which gamma bears as well"""
-
-    def named(model):
-        return [p for name, p in model.named_parameters() if "weight" in name]
-
-    return _ratios(model, step, lambda old, new: (new - old).norm() / old.norm(), named)
-
-
-@UPDATE_TO_DATA_RATIO.mistake("spread for size", S8, "makemore part 3, cell 18")
-def spread_for_size(model, step):
-    """standard deviations are divided, which ignore what all weights have in common"""
-    return _ratios(model, step, lambda old, new: (new - old).std() / old.std())
 
 
 EXERCISES = (

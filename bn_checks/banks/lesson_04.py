@@ -5,14 +5,9 @@ names to a driver, which builds a small network beside the student's code and se
 arrays back.
 """
 
-import contextlib
-from itertools import pairwise
-
 import numpy as np
-import torch
-from torch import nn
-from torch.nn import functional as F
 
+from ..changes import changed
 from ..drivers.lesson_04 import (
     FIXTURE,
     drive_evaluate,
@@ -73,32 +68,6 @@ def _any_widths(trial):
     return ()
 
 
-def chain(dims, hidden):
-    """Affine layers with what `hidden(fan_out)` makes between them."""
-    layers = []
-    for fan_in, fan_out in pairwise(dims[:-1]):
-        layers += [nn.Linear(fan_in, fan_out), *hidden(fan_out)]
-    return [*layers, nn.Linear(*dims[-2:])]
-
-
-def right_layers(dims, activation, norm):
-    def hidden(width):
-        return (norm(width), activation()) if norm else (activation(),)
-
-    return chain(dims, hidden)
-
-
-class _PlainList(nn.Module):
-    def __init__(self, layers):
-        super().__init__()
-        self.layers = layers
-
-    def forward(self, x):
-        for layer in self.layers:
-            x = layer(x)
-        return x
-
-
 MAKE_MLP = Exercise(
     "make_mlp",
     forms.make_mlp,
@@ -111,83 +80,44 @@ MAKE_MLP = Exercise(
 )
 
 
-@MAKE_MLP.mistake(
-    "softmax at the end",
+MAKE_MLP.mistakes += changed(
+    forms.make_mlp,
     S3,
-    "jaehong31/CGES #1; Safe-DS/Library #581; pytorch-adacos #14",
+    """
+    softmax at the end: the network ends with a softmax, although cross-entropy takes
+    logits
+        (*layers) -> (*layers, nn.Softmax(1))
+        seen in jaehong31/CGES #1; Safe-DS/Library #581; pytorch-adacos #14
+    log-softmax at the end: the network ends with a log-softmax, which cross-entropy
+    takes once more
+        (*layers) -> (*layers, nn.LogSoftmax(1))
+        seen in Randl/MobileNetV2-pytorch #5; AICPS/hw2vec #23
+    activation ignored: the argument activation is not used: there is a ReLU in any case
+        activation()] -> nn.ReLU()]
+        seen in snap-stanford/GEARS #42
+    activation after the last layer: an activation follows the last affine layer
+        (*layers) -> (*layers, activation())
+        seen in huyng/tensorflow-vgg #13; NVlabs/GA3C #17
+    norm after the last layer: a norm follows the last affine layer
+        (*layers) -> (*layers, *(norm(d) for d in dims[-1:] if norm))
+        seen in yaoing/DAN #14; kanezaki/pytorch-unsupervised-segmentation #1
+    norm after the activation: the norm follows the activation, and does not stand
+    before it
+        norm(fan_out) -> activation(), norm(fan_out)
+        layers += [activation()] -> layers += [] if norm else [activation()]
+        seen in pochih/FCN-pytorch #21; keras #4618
+    one norm for all layers: hidden layers share one norm, with its statistics, γ and β
+        layers = [] -> layers, made = [], {}
+        norm(fan_out) -> made.setdefault(fan_out, norm(fan_out))
+        seen in kanezaki/pytorch-unsupervised-segmentation #1; dreamquark-ai/tabnet #76
+    layers in a plain list: the layers sit in a Python list, where PyTorch sees no
+    parameters to train and no mode to switch
+        return nn.Sequential(*layers)
+            -> net = nn.Module()
+            ; net.forward = nn.Sequential(*layers).forward; return net
+        seen in pytorch #666, #1053
+    """,
 )
-def softmax_at_the_end(dims, activation, norm=None):
-    """the network ends with a softmax, although cross-entropy takes logits"""
-    return nn.Sequential(*right_layers(dims, activation, norm), nn.Softmax(1))
-
-
-@MAKE_MLP.mistake(
-    "log-softmax at the end", S3, "Randl/MobileNetV2-pytorch #5; AICPS/hw2vec #23"
-)
-def log_softmax_at_the_end(dims, activation, norm=None):
-    """the network ends with a log-softmax, which cross-entropy takes once more"""
-    return nn.Sequential(*right_layers(dims, activation, norm), nn.LogSoftmax(1))
-
-
-@MAKE_MLP.mistake("activation ignored", S3, "snap-stanford/GEARS #42")
-def activation_ignored(dims, activation, norm=None):
-    """the argument activation is not used: there is a ReLU in any case"""
-    return nn.Sequential(*right_layers(dims, nn.ReLU, norm))
-
-
-@MAKE_MLP.mistake(
-    "activation after the last layer", S3, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
-)
-def activation_at_the_end(dims, activation, norm=None):
-    """an activation follows the last affine layer"""
-    return nn.Sequential(*right_layers(dims, activation, norm), activation())
-
-
-@MAKE_MLP.mistake(
-    "norm after the last layer",
-    S3,
-    "yaoing/DAN #14; kanezaki/pytorch-unsupervised-segmentation #1",
-)
-def norm_at_the_end(dims, activation, norm=None):
-    """a norm follows the last affine layer"""
-    last = [norm(dims[-1])] if norm else []
-    return nn.Sequential(*right_layers(dims, activation, norm), *last)
-
-
-@MAKE_MLP.mistake(
-    "norm after the activation", S3, "pochih/FCN-pytorch #21; keras #4618"
-)
-def norm_after_activation(dims, activation, norm=None):
-    """the norm follows the activation, and does not stand before it"""
-
-    def hidden(width):
-        return (activation(), norm(width)) if norm else (activation(),)
-
-    return nn.Sequential(*chain(dims, hidden))
-
-
-@MAKE_MLP.mistake(
-    "one norm for all layers",
-    S3,
-    "kanezaki/pytorch-unsupervised-segmentation #1; dreamquark-ai/tabnet #76",
-)
-def one_norm_for_all(dims, activation, norm=None):
-    """hidden layers share one norm, with its statistics, γ and β"""
-    made = {}
-
-    def hidden(width):
-        if norm:
-            made.setdefault(width, norm(width))
-        return (made[width], activation()) if norm else (activation(),)
-
-    return nn.Sequential(*chain(dims, hidden))
-
-
-@MAKE_MLP.mistake("layers in a plain list", S3, "pytorch #666, #1053")
-def layers_in_a_list(dims, activation, norm=None):
-    """the layers sit in a Python list, where PyTorch sees no parameters to train and
-    no mode to switch"""
-    return _PlainList(right_layers(dims, activation, norm))
 
 
 # --- train_step ----------------------------------------------------------------------
@@ -202,19 +132,6 @@ def step_cases(rng):
     return [case(8, 0.5), case(13, 0.1)]
 
 
-def _descend(model, lr):
-    with torch.no_grad():
-        for p in model.parameters():
-            p.sub_(lr * p.grad)
-
-
-def _step(model, loss, lr):
-    model.zero_grad()
-    loss.backward()
-    _descend(model, lr)
-    return loss.item()
-
-
 TRAIN_STEP = Exercise(
     "train_step",
     forms.train_step,
@@ -227,77 +144,36 @@ TRAIN_STEP = Exercise(
 )
 
 
-@TRAIN_STEP.mistake(
-    "softmax before cross-entropy",
+TRAIN_STEP.mistakes += changed(
+    forms.train_step,
     S4,
-    "lightning-bolts #654; jindongwang/Deep-learning-activity-recognition #10",
+    """
+    softmax before cross-entropy: softmax is applied before cross_entropy, which applies
+    it again
+        model(x) -> model(x).softmax(1)
+        seen in lightning-bolts #654; jindongwang/Deep-learning-activity-recognition #10
+    probabilities for log-probabilities: nll_loss is given probabilities, not their
+    logarithms
+        cross_entropy(logits -> nll_loss(logits.softmax(1)
+        seen in AnubhavGupta3377/Text-Classification-Models-Pytorch #9
+    loss summed over the batch: the losses of the batch are added up, not averaged
+        (logits, y) -> (logits, y, reduction="sum")
+        seen in jax #3113; ai-safety-foundation/sparse_autoencoder #63
+    two passes in one step: the batch goes through the network twice, so the running
+    statistics move twice
+        logits = model(x) -> model(x); logits = model(x)
+        seen in davda54/sam #17; m2lines/Samudra #572
+    nothing moves: no parameter moves
+        optimizer.step() -> pass
+        seen in ultralytics #11217; patrickloeber/pytorchTutorial #19
+    loss after the step: the loss after the step is returned, which takes a second pass
+        loss.item() -> F.cross_entropy(model(x), y).item()
+        seen in published training loops
+    Adam for gradient descent: the step is one of Adam's, which is no gradient descent
+        optim.SGD -> optim.Adam
+        seen in published training loops
+    """,
 )
-def step_softmax_twice(model, x, y, lr):
-    """softmax is applied before cross_entropy, which applies it again"""
-    model.train()
-    return _step(model, F.cross_entropy(model(x).softmax(1), y), lr)
-
-
-@TRAIN_STEP.mistake(
-    "probabilities for log-probabilities",
-    S4,
-    "AnubhavGupta3377/Text-Classification-Models-Pytorch #9",
-)
-def step_probabilities(model, x, y, lr):
-    """nll_loss is given probabilities, not their logarithms"""
-    model.train()
-    return _step(model, F.nll_loss(model(x).softmax(1), y), lr)
-
-
-@TRAIN_STEP.mistake(
-    "loss summed over the batch",
-    S4,
-    "jax #3113; ai-safety-foundation/sparse_autoencoder #63",
-)
-def step_summed(model, x, y, lr):
-    """the losses of the batch are added up, not averaged"""
-    model.train()
-    return _step(model, F.cross_entropy(model(x), y, reduction="sum"), lr)
-
-
-@TRAIN_STEP.mistake(
-    "two passes in one step", S4, "davda54/sam #17; m2lines/Samudra #572"
-)
-def step_two_passes(model, x, y, lr):
-    """the batch goes through the network twice, so the running statistics move twice"""
-    model.train()
-    with torch.no_grad():
-        model(x)
-    return _step(model, F.cross_entropy(model(x), y), lr)
-
-
-@TRAIN_STEP.mistake(
-    "nothing moves", S4, "ultralytics #11217; patrickloeber/pytorchTutorial #19"
-)
-def step_not_taken(model, x, y, lr):
-    """no parameter moves"""
-    model.train()
-    return F.cross_entropy(model(x), y).item()
-
-
-@TRAIN_STEP.mistake("loss after the step", S4, "published training loops")
-def step_then_loss(model, x, y, lr):
-    """the loss after the step is returned, which takes a second pass"""
-    forms.train_step(model, x, y, lr)
-    with torch.no_grad():
-        return F.cross_entropy(model(x), y).item()
-
-
-@TRAIN_STEP.mistake("Adam for gradient descent", S4, "published training loops")
-def step_of_adam(model, x, y, lr):
-    """the step is one of Adam's, which is no gradient descent"""
-    model.train()
-    optimizer = torch.optim.Adam(model.parameters(), lr)
-    loss = F.cross_entropy(model(x), y)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
 
 
 # --- evaluate ------------------------------------------------------------------------
@@ -323,30 +199,6 @@ def _one_batch_is_enough(trial):
     return ()
 
 
-def _batches(x, y, batch_size):
-    return list(zip(x.split(batch_size), y.split(batch_size), strict=True))
-
-
-@contextlib.contextmanager
-def _mode(model, training):
-    before = model.training
-    model.train(training)
-    with torch.no_grad():
-        yield
-    model.train(before)
-
-
-def _totals(model, batches):
-    """Mean loss and accuracy over all samples, in the mode the model is in."""
-    loss = right = n = 0
-    for x, y in batches:
-        logits = model(x)
-        loss += F.cross_entropy(logits, y, reduction="sum").item()
-        right += (logits.argmax(1) == y).sum().item()
-        n += len(y)
-    return loss / n, right / n
-
-
 EVALUATE = Exercise(
     "evaluate",
     forms.evaluate,
@@ -362,136 +214,65 @@ EVALUATE = Exercise(
     extra=(Property("the same whatever the batch size", _one_batch_is_enough, 0.5),),
     weights=(1, 1, 1, 0.5, 0),
     drive=drive_evaluate,
-    forms=(forms.evaluate,),
 )
 
 
-@EVALUATE.mistake(
-    "evaluates in training mode",
+EVALUATE.mistakes += changed(
+    forms.evaluate,
     S5,
-    "facebookresearch/higher #55; princeton-vl/pytorch_stacked_hourglass #44",
+    """
+    evaluates in training mode: the network is switched to training mode, where the
+    answers depend on the batch and the running statistics move
+        model.eval() -> model.train()
+        seen in facebookresearch/higher #55; princeton-vl/pytorch_stacked_hourglass #44
+    batch statistics in evaluation: each batch is normalized by its own statistics in
+    place of the running ones
+        model.eval() -> [setattr(m, "momentum", 0.0) for m in model.train().modules()]
+        seen in xu-ji/IIC #49; pytorch #4741
+    evaluation moves the running statistics: a pass in training mode over the evaluation
+    data moves the running statistics
+        model.eval()
+            -> model.train()
+            ; [model(xb) for xb in x.split(batch_size) if len(xb) > 1]; model.eval()
+        seen in facebookresearch/schedule_free #60; microsoft/robustdg #30
+    mean of batch means: the batches' averages are averaged, so that a small last batch
+    counts too much
+        .item() * len(yb) -> .item()
+        .sum().item() -> .double().mean().item()
+        / N -> / batches
+        seen in udacity/deep-learning-v2-pytorch #74; mlcommons/training #89
+    batch means divided by the number of samples: mean losses are added up and divided
+    by the number of samples, although the mean was taken already
+        .item() * len(yb) -> .item()
+        seen in pytorch/tutorials #179; Dive-into-DL-PyTorch #74
+    last batch dropped: the last, smaller batch is left out
+        N = len(x)
+            -> x = x[: max(len(x) // batch_size, 1) * batch_size]
+            ; N = len(x); y = y[:N]
+        seen in thuml/Autoformer #104; yuqinie98/PatchTST #7
+    softmax before cross-entropy: softmax is applied before cross_entropy, which applies
+    it again
+        (logits, yb) -> (logits.softmax(1), yb)
+        seen in ariecattan/SciCo #2
+    argmax over the whole batch: one largest logit of the whole batch is taken, and not
+    one per sample
+        argmax(1) -> argmax()
+        seen in Zasder3/train-CLIP #6; lisa-lab/DeepLearningTutorials #15
+    nominal batch size: each batch counts as batch_size samples, also the last, smaller
+    one
+        * len(yb) -> * batch_size
+        .sum().item() -> .double().mean().item() * batch_size
+        seen in mitmul/chainer-cifar10 #1; siamese-triplet #6
+    last batch only: the result is that of the last batch alone
+        += -> =
+        / N -> / len(yb)
+        seen in adambielski/siamese-triplet #6
+    left in training mode: the network is left in training mode, whatever mode it came
+    in
+        model.train(before) -> model.train()
+        seen in dlwpt-code #104
+    """,
 )
-def evaluates_in_training_mode(model, x, y, batch_size):
-    """the network is switched to training mode, where the answers depend on the batch
-    and the running statistics move"""
-    with _mode(model, True):
-        return _totals(model, _batches(x, y, batch_size))
-
-
-@EVALUATE.mistake("batch statistics in evaluation", S5, "xu-ji/IIC #49; pytorch #4741")
-def batch_statistics_untracked(model, x, y, batch_size):
-    """each batch is normalized by its own statistics in place of the running ones"""
-    norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm1d)]
-    kept = [(m, m.running_mean, m.running_var) for m in norms]
-    for m in norms:
-        m.running_mean = m.running_var = None
-    try:
-        with _mode(model, False):
-            return _totals(model, _batches(x, y, batch_size))
-    finally:
-        for m, mean, var in kept:
-            m.running_mean, m.running_var = mean, var
-
-
-@EVALUATE.mistake(
-    "evaluation moves the running statistics",
-    S5,
-    "facebookresearch/schedule_free #60; microsoft/robustdg #30; nn-zero-to-hero #82",
-)
-def statistics_refreshed(model, x, y, batch_size):
-    """a pass in training mode over the evaluation data moves the running statistics"""
-    batches = _batches(x, y, batch_size)
-    with _mode(model, True):
-        for xb, _ in batches:
-            if len(xb) > 1:
-                model(xb)
-    with _mode(model, False):
-        return _totals(model, batches)
-
-
-@EVALUATE.mistake(
-    "mean of batch means",
-    S5,
-    "udacity/deep-learning-v2-pytorch #74; mlcommons/training #89",
-)
-def mean_of_batch_means(model, x, y, batch_size):
-    """the batches' averages are averaged, so that a small last batch counts too much"""
-    with _mode(model, False):
-        pairs = [_totals(model, [b]) for b in _batches(x, y, batch_size)]
-    loss, accuracy = np.mean(pairs, axis=0)
-    return loss, accuracy
-
-
-@EVALUATE.mistake(
-    "batch means divided by the number of samples",
-    S5,
-    "pytorch/tutorials #179; Dive-into-DL-PyTorch #74",
-)
-def means_over_samples(model, x, y, batch_size):
-    """mean losses are added up and divided by the number of samples, although the mean
-    was taken already"""
-    with _mode(model, False):
-        batches = _batches(x, y, batch_size)
-        losses = [_totals(model, [b])[0] for b in batches]
-        return sum(losses) / len(x), _totals(model, batches)[1]
-
-
-@EVALUATE.mistake(
-    "last batch dropped", S5, "thuml/Autoformer #104; yuqinie98/PatchTST #7"
-)
-def last_batch_dropped(model, x, y, batch_size):
-    """the last, smaller batch is left out"""
-    whole = max(len(x) // batch_size, 1) * batch_size
-    with _mode(model, False):
-        return _totals(model, _batches(x[:whole], y[:whole], batch_size))
-
-
-@EVALUATE.mistake("softmax before cross-entropy", S5, "ariecattan/SciCo #2")
-def evaluate_softmax_twice(model, x, y, batch_size):
-    """softmax is applied before cross_entropy, which applies it again"""
-    with _mode(model, False):
-        batches = _batches(x, y, batch_size)
-        twice = _totals(lambda x: model(x).softmax(1), batches)
-        return twice[0], _totals(model, batches)[1]
-
-
-@EVALUATE.mistake(
-    "argmax over the whole batch",
-    S5,
-    "Zasder3/train-CLIP #6; lisa-lab/DeepLearningTutorials #15",
-)
-def argmax_over_everything(model, x, y, batch_size):
-    """one largest logit of the whole batch is taken, and not one per sample"""
-    with _mode(model, False):
-        batches = _batches(x, y, batch_size)
-        right = sum((model(xb).argmax() == yb).sum().item() for xb, yb in batches)
-        return _totals(model, batches)[0], right / len(x)
-
-
-@EVALUATE.mistake(
-    "nominal batch size", S5, "mitmul/chainer-cifar10 #1; siamese-triplet #6"
-)
-def nominal_batch_size(model, x, y, batch_size):
-    """each batch counts as batch_size samples, also the last, smaller one"""
-    with _mode(model, False):
-        pairs = [_totals(model, [b]) for b in _batches(x, y, batch_size)]
-    loss, accuracy = np.sum(pairs, axis=0) * batch_size / len(x)
-    return loss, accuracy
-
-
-@EVALUATE.mistake("last batch only", S5, "adambielski/siamese-triplet #6")
-def last_batch_only(model, x, y, batch_size):
-    """the result is that of the last batch alone"""
-    with _mode(model, False):
-        return _totals(model, _batches(x, y, batch_size)[-1:])
-
-
-@EVALUATE.mistake("left in training mode", S5, "dlwpt-code #104")
-def left_in_training_mode(model, x, y, batch_size):
-    """the network is left in training mode, whatever mode it came in"""
-    result = forms.evaluate(model, x, y, batch_size)
-    model.train()
-    return result
 
 
 # --- mended_fit ----------------------------------------------------------------------
@@ -508,16 +289,6 @@ def fit_cases(rng):
     return [case(60, 3, 8), case(45, 2, 16)]
 
 
-def _accuracy(model, x, y):
-    with torch.no_grad():
-        return (model(x).argmax(1) == y).double().mean().item()
-
-
-def _epoch(model, x, y, lr, batch_size):
-    for xb, yb in _batches(x, y, batch_size):
-        _step(model, F.cross_entropy(model(xb), yb), lr)
-
-
 MENDED_FIT = Exercise(
     "mended_fit",
     forms.mended_fit,
@@ -526,41 +297,28 @@ MENDED_FIT = Exercise(
     fit_cases,
     weights=(1, 1, 1),
     drive=drive_mended_fit,
-    forms=(forms.mended_fit,),
 )
 
 
-@MENDED_FIT.given
-@MENDED_FIT.mistake(
-    "both bugs still there", S10, "pytorch/tutorials #1602; microsoft/robustdg #30"
-)
-def broken_fit(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    """nothing has changed yet: count the forward passes in training mode"""
-    model.train()
-    history = []
-    for _ in range(epochs):
-        _epoch(model, x, y, lr, batch_size)
-        seen = _accuracy(model, x, y)
-        model.eval()
-        history.append((seen, _accuracy(model, x_test, y_test)))
-    return history
-
-
-@MENDED_FIT.mistake(
-    "training accuracy in training mode",
+MENDED_FIT.mistakes += changed(
+    forms.mended_fit,
     S10,
-    "the source tutorial; microsoft/robustdg #30",
+    """
+    both bugs still there: nothing has changed yet: count the forward passes in training
+    mode
+        model.train() -> pass
+        history = [] -> history = []; model.train()
+        model.eval() -> pass
+        test = ( -> model.eval(); test = (
+        seen in pytorch/tutorials #1602; microsoft/robustdg #30
+    training accuracy in training mode: one forward pass per epoch too many is made in
+    training mode
+        model.eval() -> pass
+        test = ( -> model.eval(); test = (
+        seen in the source tutorial; microsoft/robustdg #30
+    """,
 )
-def first_accuracy_too_early(model, x, y, x_test, y_test, lr, epochs, batch_size):
-    """one forward pass per epoch too many is made in training mode"""
-    history = []
-    for _ in range(epochs):
-        model.train()
-        _epoch(model, x, y, lr, batch_size)
-        seen = _accuracy(model, x, y)
-        model.eval()
-        history.append((seen, _accuracy(model, x_test, y_test)))
-    return history
+MENDED_FIT.given(MENDED_FIT.mistakes[0].code)
 
 
 EXERCISES = (MAKE_MLP, TRAIN_STEP, EVALUATE, MENDED_FIT)

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from ..common import ALONE, keeps_digits, same_dtype
+from ..changes import changed
+from ..common import ALONE, keeps_digits, same_dtype, scale_and_shift
 from ..engine import Exercise, Property, rejects
 from ..forms import lesson_05 as forms
 
@@ -21,27 +22,12 @@ def block(rng, shape):
     return x
 
 
-def scale_and_shift(rng, shape):
-    gamma = rng.uniform(0.5, 2, shape) * rng.choice([-1, 1], shape)
-    return gamma, rng.normal(0, 1, shape)
-
-
 def last(count):
     return tuple(range(-count, 0))
 
 
-def before(array, count):
-    """The axes that are not among the last `count`."""
-    return tuple(range(array.ndim - count))
-
-
 def per_channel(parameter, x):
     return parameter.reshape(-1, *[1] * (x.ndim - 2))
-
-
-def standardized(x, axes, eps):
-    mu = x.mean(axes, keepdims=True)
-    return (x - mu) / np.sqrt(x.var(axes, keepdims=True) + eps)
 
 
 # --- layernorm_forward ---------------------------------------------------------------
@@ -65,16 +51,18 @@ LAYERNORM_FORWARD = Exercise(
     sample_cases,
     extra=(same_dtype(("y",)), ALONE, keeps_digits()),
     weights=(2,),
-    forms=(forms.layernorm_forward,),
 )
 
 
-@LAYERNORM_FORWARD.mistake(
-    "statistics of the batch", S3, "cs231n.github.io #214; Kyubyong/transformer #40"
+LAYERNORM_FORWARD.mistakes += changed(
+    forms.layernorm_forward,
+    S3,
+    """
+    statistics of the batch: the samples are averaged over, as in batch norm
+        range(-gamma.ndim, 0) -> range(x.ndim - gamma.ndim)
+        seen in cs231n.github.io #214; Kyubyong/transformer #40
+    """,
 )
-def layer_over_samples(x, gamma, beta, eps=1e-5):
-    """the samples are averaged over, as in batch norm"""
-    return gamma * standardized(x, before(x, gamma.ndim), eps) + beta
 
 
 # --- layernorm_backward --------------------------------------------------------------
@@ -108,35 +96,25 @@ LAYERNORM_BACKWARD = Exercise(
 )
 
 
-@LAYERNORM_BACKWARD.mistake(
-    "gamma outside the means", S3, "mlpack #1389: is it not the same as batch norm?"
-)
-def layer_gamma_outside(dy, x_hat, var, gamma, eps=1e-5):
-    """gamma multiplies after the means, as in batch norm, although it differs along
-    the averaged axes here"""
-    dx, *_ = forms.layernorm_backward(dy, x_hat, var, np.ones_like(gamma), eps)
-    return gamma * dx, *forms.layernorm_backward(dy, x_hat, var, gamma, eps)[1:]
-
-
-@LAYERNORM_BACKWARD.mistake(
-    "summed over the features",
+LAYERNORM_BACKWARD.mistakes += changed(
+    forms.layernorm_backward,
     S3,
-    "a published CS231n solution, layernorm_backward: sum(axis=1)",
+    """
+    gamma outside the means: gamma multiplies after the means, as in batch norm,
+    although it differs along the averaged axes here
+        dy * gamma -> dy
+        dx = dx / -> dx = gamma * dx /
+        seen in mlpack #1389: is it not the same as batch norm?
+    summed over the features: the parameters' gradients are summed over the axes of a
+    sample, and the samples are kept
+        sum(samples) -> sum(axes)
+        seen in a published CS231n solution, layernorm_backward: sum(axis=1)
+    summed down to the last axis: the parameters' gradients are summed over all axes but
+    the last
+        range(dy.ndim - gamma.ndim) -> range(dy.ndim - 1)
+        seen in the source solution set, B4; pytorch #192016
+    """,
 )
-def summed_over_the_features(dy, x_hat, var, gamma, eps=1e-5):
-    """the parameters' gradients are summed over the axes of a sample, and the samples
-    are kept"""
-    dx, *_ = forms.layernorm_backward(dy, x_hat, var, gamma, eps)
-    return dx, (dy * x_hat).sum(last(gamma.ndim)), dy.sum(last(gamma.ndim))
-
-
-@LAYERNORM_BACKWARD.mistake(
-    "summed down to the last axis", S3, "the source solution set, B4; pytorch #192016"
-)
-def summed_down_to_the_last_axis(dy, x_hat, var, gamma, eps=1e-5):
-    """the parameters' gradients are summed over all axes but the last"""
-    dx, *_ = forms.layernorm_backward(dy, x_hat, var, gamma, eps)
-    return dx, (dy * x_hat).sum(before(dy, 1)), dy.sum(before(dy, 1))
 
 
 # --- groupnorm_forward ---------------------------------------------------------------
@@ -173,69 +151,45 @@ GROUPNORM_FORWARD = Exercise(
         Property("refuses a num_groups that does not fit", _refuses_bad_groups, 0.5),
     ),
     weights=(2.5,),
-    forms=(forms.groupnorm_forward,),
 )
 
 
-@GROUPNORM_FORWARD.mistake("channels dealt out", S4, "tenstorrent/tt-metal #56202")
-def groups_dealt(x, gamma, beta, num_groups, eps=1e-5):
-    """a group takes every G-th channel, not neighbors"""
-    order = np.argsort(np.arange(len(gamma)) % num_groups, kind="stable")
-    y = np.empty_like(x)
-    parts = x[:, order], gamma[order], beta[order], num_groups, eps
-    y[:, order] = forms.groupnorm_forward(*parts)
-    return y
-
-
-@GROUPNORM_FORWARD.mistake(
-    "gamma and beta by group", S4, "Oneflow PR #4848; apache/mxnet #17139"
-)
-def parameters_by_group(x, gamma, beta, num_groups, eps=1e-5):
-    """the first entries of gamma and beta go by group, not by channel"""
-    each = len(gamma) // num_groups
-    gamma, beta = (np.repeat(p[:num_groups], each) for p in (gamma, beta))
-    return forms.groupnorm_forward(x, gamma, beta, num_groups, eps)
-
-
-@GROUPNORM_FORWARD.mistake("gamma and beta by place", S4, "equinox #1155")
-def parameters_by_place(x, gamma, beta, num_groups, eps=1e-5):
-    """gamma and beta begin anew in each group"""
-    each = len(gamma) // num_groups
-    gamma, beta = (np.tile(p[:each], num_groups) for p in (gamma, beta))
-    return forms.groupnorm_forward(x, gamma, beta, num_groups, eps)
-
-
-@GROUPNORM_FORWARD.mistake("size for number of groups", S4, "IAmSuyogJadhav/3d-mri #12")
-def size_for_number(x, gamma, beta, num_groups, eps=1e-5):
-    """num_groups is taken for the number of channels in a group"""
-    return forms.groupnorm_forward(x, gamma, beta, len(gamma) // num_groups, eps)
-
-
-@GROUPNORM_FORWARD.mistake("channels last, cut first", S4, "tensorflow/addons #751")
-def channels_last(x, gamma, beta, num_groups, eps=1e-5):
-    """the channel axis goes last before the groups are cut, which then cut pixels"""
-    moved = np.moveaxis(x, 1, -1)
-    groups = moved.reshape(len(x), num_groups, -1)
-    return np.moveaxis(
-        gamma * standardized(groups, 2, eps).reshape(moved.shape) + beta, -1, 1
-    )
-
-
-@GROUPNORM_FORWARD.mistake("one group", S4, "BrainPy #765")
-def one_group(x, gamma, beta, num_groups, eps=1e-5):
-    """the groups are averaged over as well, so that all channels share one mean"""
-    return forms.groupnorm_forward(x, gamma, beta, 1, eps)
-
-
-@GROUPNORM_FORWARD.mistake(
-    "statistics for each pixel",
+GROUPNORM_FORWARD.mistakes += changed(
+    forms.groupnorm_forward,
     S4,
-    "a published CS231n solution, spatial_groupnorm_forward: mean(axis=1)",
+    """
+    channels dealt out: a group takes every G-th channel, not neighbors
+        num_groups, -1, *x.shape[2:]) -> -1, num_groups, *x.shape[2:]).swapaxes(1, 2)
+        x_hat.reshape( -> x_hat.swapaxes(1, 2).reshape(
+        seen in tenstorrent/tt-metal #56202
+    gamma and beta by group: the first entries of gamma and beta go by group, not by
+    channel
+        return gamma
+            -> repeated = np.repeat([gamma, beta], groups.shape[2], axis=1)
+            ; gamma, beta = repeated[:, : x.shape[1]]; return gamma
+        seen in Oneflow PR #4848; apache/mxnet #17139
+    gamma and beta by place: gamma and beta begin anew in each group
+        return gamma
+            -> first = np.array([gamma, beta])[:, : groups.shape[2]]
+            ; gamma, beta = np.tile(first, num_groups); return gamma
+        seen in equinox #1155
+    size for number of groups: num_groups is taken for the number of channels in a group
+        (len(x), num_groups, -> (len(x), len(gamma) // num_groups,
+        seen in IAmSuyogJadhav/3d-mri #12
+    channels last, cut first: the channel axis goes last before the groups are cut,
+    which then cut pixels
+        groups = x.reshape(len(x), num_groups, -1, *x.shape[2:])
+            -> x = np.moveaxis(x, 1, -1); groups = x.reshape(len(x), num_groups, -1)
+        x_hat.reshape(x.shape) -> np.moveaxis(x_hat.reshape(x.shape), -1, 1)
+        seen in tensorflow/addons #751
+    one group: the groups are averaged over as well, so that all channels share one mean
+        (len(x), num_groups, -> (len(x), 1,
+        seen in BrainPy #765
+    statistics for each pixel: each pixel of a group has statistics of its own
+        tuple(range(2, groups.ndim)) -> 2
+        seen in a published CS231n solution, spatial_groupnorm_forward: mean(axis=1)
+    """,
 )
-def statistics_for_each_pixel(x, gamma, beta, num_groups, eps=1e-5):
-    """each pixel of a group has statistics of its own"""
-    x_hat = standardized(split(x, num_groups), 2, eps).reshape(x.shape)
-    return per_channel(gamma, x) * x_hat + per_channel(beta, x)
 
 
 # --- groupnorm_backward --------------------------------------------------------------
@@ -259,7 +213,6 @@ GROUPNORM_BACKWARD = Exercise(
     group_backward_cases,
     extra=(same_dtype(("dx", "dgamma", "dbeta")),),
     weights=(2, 0.5, 0.5),
-    forms=(forms.groupnorm_backward,),
 )
 
 
@@ -279,48 +232,28 @@ def sums_of_the_batch(dy, x_hat, var, gamma, num_groups, eps=1e-5):
     return dx, *right[1:]
 
 
-@GROUPNORM_BACKWARD.mistake(
-    "gamma outside the means",
+GROUPNORM_BACKWARD.mistakes += changed(
+    forms.groupnorm_backward,
     S4,
-    "mlpack #1389: is it not the same as batch norm? (layer norm)",
+    """
+    gamma outside the means: gamma multiplies after the means, although it differs
+    between the channels of a group
+        (dy * gamma.reshape(along)).reshape -> dy.reshape
+        dx.reshape(dy.shape) -> gamma.reshape(along) * dx.reshape(dy.shape)
+        seen in mlpack #1389: is it not the same as batch norm? (layer norm)
+    pixels not counted: the two sums in dx are divided by the channels of a group, not
+    by its pixels, too
+        .mean(axes, keepdims=True) -> .sum(axes, keepdims=True) / dx_hat.shape[2]
+        seen in published CS231n solutions, spatial_groupnorm_backward
+    channels dealt out: a group takes every G-th channel, not neighbors
+        num_groups, -1, *dy.shape[2:]) -> -1, num_groups, *dy.shape[2:]).swapaxes(1, 2)
+        x_hat = x_hat.reshape(dx_hat.shape)
+            -> x_hat = x_hat.reshape(len(dy), -1, num_groups, *dy.shape[2:])
+            .swapaxes(1, 2)
+        dx.reshape( -> dx.swapaxes(1, 2).reshape(
+        seen in tenstorrent/tt-metal #56202
+    """,
 )
-def group_gamma_outside(dy, x_hat, var, gamma, num_groups, eps=1e-5):
-    """gamma multiplies after the means, although it differs between the channels of a
-    group"""
-    ones = np.ones_like(gamma)
-    dx, *_ = forms.groupnorm_backward(dy, x_hat, var, ones, num_groups, eps)
-    right = forms.groupnorm_backward(dy, x_hat, var, gamma, num_groups, eps)
-    return per_channel(gamma, dy) * dx, *right[1:]
-
-
-@GROUPNORM_BACKWARD.mistake(
-    "pixels not counted", S4, "published CS231n solutions, spatial_groupnorm_backward"
-)
-def pixels_not_counted(dy, x_hat, var, gamma, num_groups, eps=1e-5):
-    """the two sums in dx are divided by the channels of a group, not by its pixels,
-    too"""
-    dx_hat = split(dy * per_channel(gamma, dy), num_groups)
-    axes, pixels = tuple(range(2, dx_hat.ndim)), dy[0, 0].size
-    right = forms.groupnorm_backward(dy, x_hat, var, gamma, num_groups, eps)
-    h = split(x_hat, num_groups)
-    means = dx_hat.mean(axes, keepdims=True) + h * (dx_hat * h).mean(
-        axes, keepdims=True
-    )
-    dx = dx_hat - pixels * means
-    return (dx / np.sqrt(var + eps).reshape(*var.shape, *[1] * len(axes))).reshape(
-        dy.shape
-    ), *right[1:]
-
-
-@GROUPNORM_BACKWARD.mistake("channels dealt out", S4, "tenstorrent/tt-metal #56202")
-def groups_dealt_backward(dy, x_hat, var, gamma, num_groups, eps=1e-5):
-    """a group takes every G-th channel, not neighbors"""
-    order = np.argsort(np.arange(len(gamma)) % num_groups, kind="stable")
-    parts = dy[:, order], x_hat[:, order], var, gamma[order], num_groups, eps
-    dx = np.empty_like(dy)
-    dx[:, order] = forms.groupnorm_backward(*parts)[0]
-    right = forms.groupnorm_backward(dy, x_hat, var, gamma, num_groups, eps)
-    return dx, *right[1:]
 
 
 # --- instancenorm_forward ------------------------------------------------------------
@@ -345,9 +278,6 @@ def _refuses_one_pixel(trial):
     return rejects(trial.student, args, "images of one pixel")
 
 
-ONE_PIXEL = "refuses images of one pixel"
-
-
 INSTANCENORM_FORWARD = Exercise(
     "instancenorm_forward",
     forms.instancenorm_forward,
@@ -358,27 +288,32 @@ INSTANCENORM_FORWARD = Exercise(
         same_dtype(("y",)),
         ALONE,
         keeps_digits(),
-        Property(ONE_PIXEL, _refuses_one_pixel, 0.5),
+        Property("refuses images of one pixel", _refuses_one_pixel, 0.5),
     ),
     weights=(2.5,),
-    forms=(forms.instancenorm_forward,),
 )
 
 
-@INSTANCENORM_FORWARD.mistake("statistics of the batch", S1, "pytorch #58843")
-def instance_over_samples(x, gamma, beta, eps=1e-5):
-    """the samples are averaged over as well, as in batch norm"""
-    x_hat = standardized(x, (0, *range(2, x.ndim)), eps)
-    return per_channel(gamma, x) * x_hat + per_channel(beta, x)
-
-
-@INSTANCENORM_FORWARD.mistake(
-    "accepts one pixel", S4, "pytorch #45687", shows=ONE_PIXEL
+INSTANCENORM_FORWARD.mistakes += changed(
+    forms.instancenorm_forward,
+    S1,
+    """
+    statistics of the batch: the samples are averaged over as well, as in batch norm
+        tuple(range(2, x.ndim)) -> (0, *range(2, x.ndim))
+        seen in pytorch #58843
+    """,
 )
-def accepts_one_pixel(x, gamma, beta, eps=1e-5):
-    """You normalize a single pixel: it is its own mean, so y is beta in any case."""
-    x_hat = standardized(x, tuple(range(2, x.ndim)), eps)
-    return per_channel(gamma, x) * x_hat + per_channel(beta, x)
+INSTANCENORM_FORWARD.mistakes += changed(
+    forms.instancenorm_forward,
+    S4,
+    """
+    accepts one pixel: You normalize a single pixel: it is its own mean, so y is beta in
+    any case.
+        x[0, 0].size < 2 -> False
+        shows refuses images of one pixel
+        seen in pytorch #45687
+    """,
+)
 
 
 # --- rmsnorm_forward -----------------------------------------------------------------
@@ -396,28 +331,25 @@ RMSNORM_FORWARD = Exercise(
     rms_cases,
     extra=(same_dtype(("y",)), ALONE),
     weights=(2,),
-    forms=(forms.rmsnorm_forward,),
 )
 
 
-@RMSNORM_FORWARD.mistake(
-    "variance for mean square", S5, "pytorch-image-models #2380; keras #21234"
+RMSNORM_FORWARD.mistakes += changed(
+    forms.rmsnorm_forward,
+    S5,
+    """
+    variance for mean square: x is divided by its standard deviation, which subtracts
+    the mean first
+        (x**2).mean(axes, keepdims=True) -> x.var(axes, keepdims=True)
+        seen in pytorch-image-models #2380; keras #21234
+    layer norm without beta: the mean is subtracted, as in layer norm
+        ms = -> x = x - x.mean(axes, keepdims=True); ms =
+        seen in mit-han-lab/omniserve #32
+    wrong power of D: the result is divided once more by the numbers in a sample
+        gamma * ( -> gamma / gamma.size * (
+        seen in kyegomez/zeta #180
+    """,
 )
-def rms_with_variance(x, gamma, eps=1e-5):
-    """x is divided by its standard deviation, which subtracts the mean first"""
-    return gamma * x / np.sqrt(x.var(last(gamma.ndim), keepdims=True) + eps)
-
-
-@RMSNORM_FORWARD.mistake("layer norm without beta", S5, "mit-han-lab/omniserve #32")
-def rms_centered(x, gamma, eps=1e-5):
-    """the mean is subtracted, as in layer norm"""
-    return gamma * standardized(x, last(gamma.ndim), eps)
-
-
-@RMSNORM_FORWARD.mistake("wrong power of D", S5, "kyegomez/zeta #180")
-def rms_wrong_power(x, gamma, eps=1e-5):
-    """the result is divided once more by the numbers in a sample"""
-    return forms.rmsnorm_forward(x, gamma, eps) / gamma.size
 
 
 # --- rmsnorm_backward ----------------------------------------------------------------
@@ -435,26 +367,22 @@ RMSNORM_BACKWARD = Exercise(
     rms_backward_cases,
     extra=(same_dtype(("dx", "dgamma")),),
     weights=(2, 1),
-    forms=(forms.rmsnorm_backward,),
 )
 
 
-@RMSNORM_BACKWARD.mistake("gamma twice", S5, "NVIDIA/Megatron-LM #6859")
-def rms_gamma_twice(dy, x_hat, ms, gamma, eps=1e-5):
-    """gamma occurs twice in the second term: outside the mean and inside it"""
-    slope = gamma * x_hat * (dy * gamma * x_hat).mean(last(gamma.ndim), keepdims=True)
-    dgamma = forms.rmsnorm_backward(dy, x_hat, ms, gamma, eps)[1]
-    return (dy * gamma - slope) / np.sqrt(ms + eps), dgamma
-
-
-@RMSNORM_BACKWARD.mistake(
-    "layer norm's backward",
+RMSNORM_BACKWARD.mistakes += changed(
+    forms.rmsnorm_backward,
     S5,
-    "mit-han-lab/omniserve #32: RMS norm that runs layer norm's kernel",
+    """
+    gamma twice: gamma occurs twice in the second term: outside the mean and inside it
+        slope = x_hat -> slope = gamma * x_hat
+        seen in NVIDIA/Megatron-LM #6859
+    layer norm's backward: the mean of dy times gamma is subtracted, although nothing
+    was centered
+        - slope -> - slope - (dy * gamma).mean(axes, keepdims=True)
+        seen in mit-han-lab/omniserve #32: RMS norm that runs layer norm's kernel
+    """,
 )
-def backward_of_layer_norm(dy, x_hat, ms, gamma, eps=1e-5):
-    """the mean of dy times gamma is subtracted, although nothing was centered"""
-    return forms.layernorm_backward(dy, x_hat, ms, gamma, eps)[:2]
 
 
 # --- spatial_batchnorm_forward -------------------------------------------------------
@@ -472,14 +400,17 @@ SPATIAL_BATCHNORM_FORWARD = Exercise(
 )
 
 
-@SPATIAL_BATCHNORM_FORWARD.mistake(
-    "mean of the images' variances", S1, "published batch norms for images"
+SPATIAL_BATCHNORM_FORWARD.mistakes += changed(
+    forms.spatial_batchnorm_forward,
+    S1,
+    """
+    mean of the images' variances: the images' variances are averaged, and what their
+    means differ by is lost
+        x.var(axes, keepdims=True)
+            -> x.var((2, 3), keepdims=True).mean(0, keepdims=True)
+        seen in published batch norms for images
+    """,
 )
-def mean_of_variances(x, gamma, beta, eps=1e-5):
-    """the images' variances are averaged, and what their means differ by is lost"""
-    mu, var = x.mean((0, 2, 3)), x.var((2, 3)).mean(0)
-    x_hat = (x - per_channel(mu, x)) / np.sqrt(per_channel(var, x) + eps)
-    return per_channel(gamma, x) * x_hat + per_channel(beta, x), mu, var
 
 
 EXERCISES = (

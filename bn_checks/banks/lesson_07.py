@@ -4,7 +4,8 @@ import numpy as np
 
 from bn_helpers.gradcheck import direction_and_size
 
-from ..common import keeps_digits
+from ..changes import Changed, changed
+from ..common import keeps_digits, scale_and_shift
 from ..drivers.lesson_07 import drive_torch_batchnorm, drive_ward
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_07 as forms
@@ -46,11 +47,6 @@ def normalized(rng, D, N):
     return z, (z - mu) / np.sqrt(var + EPS), var
 
 
-def scale_and_shift(rng, D):
-    gamma = rng.uniform(0.5, 2, (D, 1)) * rng.choice([-1, 1], (D, 1))
-    return gamma, rng.normal(0, 1, (D, 1))
-
-
 def upstream(rng, D, N):
     """A random gradient, with a part that all samples share."""
     return (rng.normal(size=(D, N)) + rng.normal(0, 2, (D, 1))) / N
@@ -76,32 +72,6 @@ def arrow_cases(rng):
     ]
 
 
-def _arrows(product, length, true_length):
-    """Cosine and size with the rule for gradients that are 0 but for rounding."""
-
-    def run(gradient, truth):
-        lengths = np.linalg.norm(gradient), np.linalg.norm(truth)
-        if min(lengths) < 1e-8:
-            return direction_and_size(gradient, truth)
-        cosine = product(gradient, truth)
-        return cosine, length(gradient) / true_length(truth)
-
-    return run
-
-
-def _cosine(a, b):
-    return (a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum())
-
-
-def _squares(a):
-    return (a**2).sum()
-
-
-def _row_cosines(a, b):
-    a, b = np.atleast_2d(a), np.atleast_2d(b)
-    return np.mean([_cosine(*pair) for pair in zip(a, b, strict=True)])
-
-
 DIRECTION_AND_SIZE = Exercise(
     "direction_and_size",
     direction_and_size,
@@ -116,36 +86,26 @@ DIRECTION_AND_SIZE = Exercise(
 )
 
 
-@DIRECTION_AND_SIZE.mistake(
-    "roots missing",
+DIRECTION_AND_SIZE.mistakes += changed(
+    forms.direction_by_product,
     S2,
-    "iit-cs579/main #478; FoundationsMachineLearning-Fa18/LectureNotes #24",
+    """
+    roots missing: sums of squares are divided by, and their roots are forgotten
+        lengths = size * true_size -> lengths = (size * true_size) ** 2
+        , size / true_size -> , (size / true_size) ** 2
+        seen in iit-cs579/main #478; FoundationsMachineLearning-Fa18/LectureNotes #24
+    row by row: rows are compared one by one and averaged, although a gradient is one
+    arrow
+        lengths = size * true_size
+            -> pairs = zip(*map(np.atleast_2d, (gradient, truth)))
+            ; cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
+        np.sum(gradient * truth) / lengths -> np.mean(cosines)
+        seen in facebookresearch/WMReward #11: cosine_similarity, wrong dimension
+    one length twice: the square of one length divides, and not each of the two once
+        lengths = size * true_size -> lengths = true_size**2
+        seen in incanter #73; usnistgov/oscal-deep-diff #100
+    """,
 )
-def roots_missing(*args):
-    """sums of squares are divided by, and their roots are forgotten"""
-    return _arrows(
-        lambda a, b: (a * b).sum() / (_squares(a) * _squares(b)), _squares, _squares
-    )(*args)
-
-
-@DIRECTION_AND_SIZE.mistake(
-    "row by row",
-    S2,
-    "facebookresearch/WMReward #11: cosine_similarity over the wrong dimension",
-)
-def row_by_row(*args):
-    """rows are compared one by one and averaged, although a gradient is one arrow"""
-    return _arrows(_row_cosines, np.linalg.norm, np.linalg.norm)(*args)
-
-
-@DIRECTION_AND_SIZE.mistake(
-    "one length twice", S2, "incanter #73; usnistgov/oscal-deep-diff #100"
-)
-def one_length_twice(*args):
-    """the square of one length divides, and not each of the two once"""
-    return _arrows(
-        lambda a, b: (a * b).sum() / _squares(b), np.linalg.norm, np.linalg.norm
-    )(*args)
 
 
 # --- affine_backward -----------------------------------------------------------------
@@ -161,12 +121,7 @@ def affine_cases(rng):
 def _unequal_widths(trial):
     rng = trial.rng
     args = upstream(rng, 3, 10), rng.normal(size=(3, 6)), rng.normal(size=(6, 10))
-    got, want = trial.run(args)
-    for name, g, w in zip(trial.exercise.outputs, got, want, strict=True):
-        lines = difference(name, g, w)
-        if lines:
-            return (*lines, "with 6 inputs and 3 outputs")
-    return ()
+    return trial.differs(args, "with 6 inputs and 3 outputs")
 
 
 AFFINE_BACKWARD = Exercise(
@@ -177,14 +132,10 @@ AFFINE_BACKWARD = Exercise(
     affine_cases,
     extra=(Property("also where the widths differ", _unequal_widths),),
     weights=(2, 1, 1),
-    forms=(forms.affine_backward,),
 )
 
 
-@AFFINE_BACKWARD.given
-def broken_affine(dz, W, a):
-    """The code that the exercise hands out."""
-    return dz, dz @ a.T, rows(dz)
+AFFINE_BACKWARD.given(Changed(forms.affine_backward, [("W.T @ dz", "dz")]))
 
 
 # --- parameter_gradients -------------------------------------------------------------
@@ -205,15 +156,14 @@ PARAMETER_GRADIENTS = Exercise(
     ("dy", "dz", "x_hat", "a"),
     ("dW", "db", "dgamma", "dbeta"),
     shares_cases,
-    forms=(forms.parameter_gradients,),
 )
 
 
-@PARAMETER_GRADIENTS.given
-def broken_shares(dy, dz, x_hat, a):
-    """The code that the exercise hands out."""
-    N = a.shape[1]
-    return dz @ a.T / N, rows(dz) / N, rows(dy * x_hat), rows(dy)
+SUMS = [
+    ("dgamma = (dy * x_hat)", "dgamma = N * (dy * x_hat)"),
+    ("dbeta = dy", "dbeta = N * dy"),
+]
+PARAMETER_GRADIENTS.given(Changed(forms.parameter_gradients, SUMS))
 
 
 # --- layer_backward ------------------------------------------------------------------
@@ -229,7 +179,7 @@ def behind_the_norm(dy, x_hat, var, gamma, eps=EPS):
 def layer_cases(rng):
     def case(fan_in, D, N):
         _, x_hat, var = normalized(rng, D, N)
-        gamma, _ = scale_and_shift(rng, D)
+        gamma, _ = scale_and_shift(rng, (D, 1))
         return upstream(rng, D, N), x_hat, var, gamma, rng.normal(size=(fan_in, N))
 
     return [case(6, 4, 12), case(3, 5, 9)]
@@ -242,14 +192,11 @@ LAYER_BACKWARD = Exercise(
     ("dz", "dW", "db"),
     layer_cases,
     weights=(1, 2, 1),
-    forms=(forms.layer_backward,),
 )
 
 
-@LAYER_BACKWARD.given
-def broken_layer(dy, x_hat, var, gamma, a):
-    """The code that the exercise hands out."""
-    return behind_the_norm(dy, x_hat, var, gamma), dy @ a.T, rows(dy)
+EARLY = [("dz @ a.T", "dy @ a.T"), ("dz.sum", "dy.sum")]
+LAYER_BACKWARD.given(Changed(forms.layer_backward, EARLY))
 
 
 # --- relu_backward -------------------------------------------------------------------
@@ -258,7 +205,7 @@ def broken_layer(dy, x_hat, var, gamma, a):
 def relu_cases(rng):
     def case(D, N):
         z, x_hat, _ = normalized(rng, D, N)
-        return upstream(rng, D, N), z, x_hat, *scale_and_shift(rng, D)
+        return upstream(rng, D, N), z, x_hat, *scale_and_shift(rng, (D, 1))
 
     return [case(5, 12), case(3, 30)]
 
@@ -269,25 +216,23 @@ RELU_BACKWARD = Exercise(
     ("da", "z", "x_hat", "gamma", "beta"),
     ("dy",),
     relu_cases,
-    forms=(forms.relu_backward,),
 )
 
 
-@RELU_BACKWARD.given
-@RELU_BACKWARD.mistake(
-    "ReLU at z", S6, "the source article; ooples/AiDotNet.Tensors #187, review"
+RELU_BACKWARD.mistakes += changed(
+    forms.relu_backward,
+    S6,
+    """
+    ReLU at z: the question is where z was positive, which ReLU never saw
+        gamma * x_hat + beta > 0 -> z > 0
+        seen in the source article; ooples/AiDotNet.Tensors #187, review
+    ReLU of the gradient: the question is where the gradient is positive, not where
+    ReLU's input was
+        gamma * x_hat + beta > 0 -> da > 0
+        seen in exacity/deeplearningbook-chinese #127
+    """,
 )
-def relu_at_z(da, z, x_hat, gamma, beta):
-    """the question is where z was positive, which ReLU never saw"""
-    return da * (z > 0)
-
-
-@RELU_BACKWARD.mistake(
-    "ReLU of the gradient", S6, "exacity/deeplearningbook-chinese #127"
-)
-def relu_of_the_gradient(da, z, x_hat, gamma, beta):
-    """the question is where the gradient is positive, not where ReLU's input was"""
-    return da * (da > 0)
+RELU_BACKWARD.given(RELU_BACKWARD.mistakes[0].code)
 
 
 # --- norm_backward -------------------------------------------------------------------
@@ -296,7 +241,7 @@ def relu_of_the_gradient(da, z, x_hat, gamma, beta):
 def norm_cases(rng):
     def case(D, N):
         _, x_hat, var = normalized(rng, D, N)
-        return upstream(rng, D, N), x_hat, var, scale_and_shift(rng, D)[0]
+        return upstream(rng, D, N), x_hat, var, scale_and_shift(rng, (D, 1))[0]
 
     return [case(4, 12), case(6, 9)]
 
@@ -308,35 +253,27 @@ NORM_BACKWARD = Exercise(
     ("dz", "dgamma", "dbeta"),
     norm_cases,
     weights=(2, 1, 1),
-    forms=(forms.norm_backward,),
 )
 
 
-@NORM_BACKWARD.given
-@NORM_BACKWARD.mistake("gamma twice", S7, "the source article, taken at its word")
-def gamma_twice(dy, x_hat, var, gamma):
-    """dy is multiplied by gamma before anything else, and gamma comes again below"""
-    return forms.norm_backward(gamma * dy, x_hat, var, gamma)
-
-
-@NORM_BACKWARD.mistake(
-    "gamma twice in one term", S7, "NVIDIA/Megatron-LM #6859 (RMS norm)"
+NORM_BACKWARD.mistakes += changed(
+    forms.norm_backward,
+    S7,
+    """
+    gamma twice: dy is multiplied by gamma before anything else, and gamma comes again
+    below
+        axes = 1 -> axes = 1; dy = dy * gamma
+        seen in the source article, taken at its word
+    gamma twice in one term: the term with x_hat contains gamma twice, the others once
+        x_hat * dgamma / N -> gamma * x_hat * dgamma / N
+        seen in NVIDIA/Megatron-LM #6859 (RMS norm)
+    samples for features: the sums run over the features, although samples are columns
+        D, N = dy.shape -> N, D = dy.shape
+        axes, keepdims=True -> 0
+        seen in the source article, whose two classes differ in layout
+    """,
 )
-def gamma_twice_in_one_term(dy, x_hat, var, gamma):
-    """the term with x_hat contains gamma twice, the others once"""
-    dgamma, dbeta, N = rows(dy * x_hat), rows(dy), dy.shape[1]
-    passed = dy - dbeta / N - gamma * x_hat * dgamma / N
-    return gamma / np.sqrt(var + EPS) * passed, dgamma, dbeta
-
-
-@NORM_BACKWARD.mistake(
-    "samples for features", S7, "the source article, whose two classes differ in layout"
-)
-def samples_for_features(dy, x_hat, var, gamma):
-    """the sums run over the features, although samples are columns"""
-    dgamma, dbeta = (dy * x_hat).sum(axis=0), dy.sum(axis=0)
-    passed = dy - dbeta / len(dy) - x_hat * dgamma / len(dy)
-    return gamma / np.sqrt(var + EPS) * passed, dgamma, dbeta
+NORM_BACKWARD.given(NORM_BACKWARD.mistakes[0].code)
 
 
 # --- norm_forward --------------------------------------------------------------------
@@ -345,7 +282,7 @@ def samples_for_features(dy, x_hat, var, gamma):
 def forward_cases(rng):
     def case(D, N, training):
         running = rng.normal(0, 2, (D, 1)), rng.uniform(0.1, 4, (D, 1))
-        return features(rng, D, N), *scale_and_shift(rng, D), *running, training
+        return features(rng, D, N), *scale_and_shift(rng, (D, 1)), *running, training
 
     return [case(4, 6, True), case(5, 9, False)]
 
@@ -364,39 +301,29 @@ NORM_FORWARD = Exercise(
     forward_cases,
     extra=(Property("one sample alone, in evaluation", _one_sample), keeps_digits()),
     weights=(2, 1, 1),
-    forms=(forms.norm_forward,),
 )
 
 
-@NORM_FORWARD.given
-@NORM_FORWARD.mistake(
-    "batch statistics in evaluation",
+NORM_FORWARD.mistakes += changed(
+    forms.norm_forward,
     S9,
-    "the source article; vlfeat/matconvnet #506; davidsandberg/facenet #278",
+    """
+    batch statistics in evaluation: every mode normalizes by the batch, and no running
+    statistics are kept
+        if training: -> if True:
+        running_mean = -> _ =
+        running_var = -> _ =
+        seen in the source article; vlfeat/matconvnet #506; davidsandberg/facenet #278
+    statistics move in evaluation and are used: the running statistics follow the batch
+    in evaluation, too, before they are used
+        if training: -> if True:
+        x_hat =
+            -> mu, var = (mu, var) if training else (running_mean, running_var)
+            ; x_hat =
+        seen in nn-zero-to-hero #82
+    """,
 )
-def broken_norm_forward(z, gamma, beta, running_mean, running_var, training):
-    """every mode normalizes by the batch, and no running statistics are kept"""
-    mean, var = moments(z)
-    y = gamma * (z - mean) / np.sqrt(var + EPS) + beta
-    return y, running_mean, running_var
-
-
-@NORM_FORWARD.mistake("statistics move in evaluation", S9, "nn-zero-to-hero #82")
-def always_following(*args):
-    """the running statistics follow the batch in evaluation, too"""
-    *rest, training = args
-    y, *_ = forms.norm_forward(*args)
-    return y, *forms.norm_forward(*rest, True)[1:]
-
-
-@NORM_FORWARD.mistake(
-    "statistics move in evaluation and are used", S9, "nn-zero-to-hero #82"
-)
-def followed_and_used(z, gamma, beta, running_mean, running_var, training):
-    """the running statistics follow the batch in evaluation, too, before they are
-    used"""
-    _, *moved = forms.norm_forward(z, gamma, beta, running_mean, running_var, True)
-    return forms.norm_forward(z, gamma, beta, *moved, training)[0], *moved
+NORM_FORWARD.given(NORM_FORWARD.mistakes[0].code)
 
 
 # --- output_layer --------------------------------------------------------------------
@@ -427,12 +354,7 @@ def output_cases(rng):
 
 def _large_logits(trial):
     a, W, b, labels = trial.cases[0]
-    got, want = trial.run((a, W, b + 1000, labels))
-    for name, g, w in zip(trial.exercise.outputs, got, want, strict=True):
-        lines = difference(name, g, w)
-        if lines:
-            return (*lines, "with every logit raised by 1000")
-    return ()
+    return trial.differs((a, W, b + 1000, labels), "with every logit raised by 1000")
 
 
 OUTPUT_LAYER = Exercise(
@@ -442,7 +364,6 @@ OUTPUT_LAYER = Exercise(
     ("loss", "da", "dW", "db"),
     output_cases,
     extra=(Property("the same with every logit raised by 1000", _large_logits),),
-    forms=(forms.output_layer,),
 )
 
 
@@ -460,21 +381,19 @@ def normalized_logits(a, W, b, labels):
     return loss, W.T @ dz, dz @ a.T, rows(dz)
 
 
-@OUTPUT_LAYER.mistake(
-    "ReLU on the logits", S10, "huyng/tensorflow-vgg #13; NVlabs/GA3C #17"
+OUTPUT_LAYER.mistakes += changed(
+    forms.output_layer,
+    S10,
+    """
+    ReLU on the logits: the logits are cut off at 0
+        W @ a + b -> np.maximum(W @ a + b, 0)
+        (shares - target) / N -> (shares - target) / N * (W @ a + b > 0)
+        seen in huyng/tensorflow-vgg #13; NVlabs/GA3C #17
+    """,
 )
-def relu_on_logits(a, W, b, labels):
-    """the logits are cut off at 0"""
-    z = W @ a + b
-    loss, dy = loss_and_slope(np.maximum(z, 0), labels)
-    dz = dy * (z > 0)
-    return loss, W.T @ dz, dz @ a.T, rows(dz)
 
 
 # --- normalize -----------------------------------------------------------------------
-
-
-FAR = "keeps its digits far from 0"
 
 
 def normalize_cases(rng):
@@ -508,40 +427,26 @@ NORMALIZE = Exercise(
     ("z",),
     ("x_hat",),
     normalize_cases,
-    extra=(Property(FAR, _keeps_its_digits),),
-    forms=(forms.normalize,),
+    extra=(Property("keeps its digits far from 0", _keeps_its_digits),),
 )
 
 
-@NORMALIZE.given
-def broken_normalize(z):
-    """The code that the exercise hands out."""
-    mean = z.mean(axis=1, keepdims=True)
-    var = (z**2).mean(axis=1, keepdims=True) - mean**2
-    return (z - mean) / np.sqrt(var + 1e-8)
-
-
-@NORMALIZE.mistake(
-    "eps 1e-8", S11, "the source article; nlpodyssey/spago #87; tensorflow #24979"
-)
-def tiny_eps(z):
-    """eps is 1e-8"""
-    mu, var = moments(z)
-    return (z - mu) / np.sqrt(var + 1e-8)
-
-
-@NORMALIZE.mistake(
-    "one-pass variance",
+NORMALIZE.mistakes += changed(
+    forms.normalize,
     S11,
-    "labml_nn batch_norm; the source homework; google/flax #1491; tt-metal #45968",
-    shows=FAR,
+    """
+    eps 1e-8: eps is 1e-8
+        1e-5 -> 1e-8
+        seen in the source article; nlpodyssey/spago #87; tensorflow #24979
+    one-pass variance: Your variance is the difference of two large numbers, which loses
+    its digits far from 0.
+        z.var(axes, keepdims=True) -> (z**2).mean(axes, keepdims=True) - mu**2
+        shows keeps its digits far from 0
+        seen in labml_nn batch_norm; the source homework; google/flax #1491
+    """,
 )
-def one_pass(z):
-    """Your variance is the difference of two large numbers, which loses its digits far
-    from 0."""
-    mu = z.mean(axis=1, keepdims=True)
-    var = (z**2).mean(axis=1, keepdims=True) - mu**2
-    return (z - mu) / np.sqrt(var + EPS)
+BOTH = [pair for m in NORMALIZE.mistakes for pair in m.code.changes]
+NORMALIZE.given(Changed(forms.normalize, BOTH))
 
 
 # --- torch_batchnorm -----------------------------------------------------------------
@@ -576,7 +481,6 @@ TORCH_BATCHNORM = Exercise(
     module_cases,
     weights=(1, 3, 0.5, 0.5, 1, 1, 3, 1, 2, 1),
     drive=drive_torch_batchnorm,
-    forms=(forms.BatchNorm,),
 )
 
 
@@ -599,38 +503,25 @@ class FromTheWild(forms.Module):
         return self.gamma * (x - mean) / torch.sqrt(var + EPS) + self.beta
 
 
-@TORCH_BATCHNORM.mistake("statistics not saved", S12, "d2l-zh #1265; torch/nn #1165")
-class NotSaved(forms.BatchNorm):
-    """the running statistics are plain attributes, which nothing saves or loads"""
-
-    def register_buffer(self, name, value):
-        setattr(self, name, value)
-
-
-@TORCH_BATCHNORM.mistake("buffers that are not persistent", S12, "torch/nn #1165")
-class NotPersistent(forms.BatchNorm):
-    """state_dict leaves the running statistics out: a buffer that is not persistent
-    is not saved"""
-
-    def register_buffer(self, name, value, persistent=False):
-        super().register_buffer(name, value, persistent)
-
-
-@TORCH_BATCHNORM.mistake(
-    "detached statistics",
+TORCH_BATCHNORM.mistakes += changed(
+    forms.BatchNorm,
     S12,
-    "fast.ai course-v3 07_batchnorm; keras PR #19102; deeplearning4j #8379",
+    """
+    statistics not saved: the running statistics are plain attributes, which nothing
+    saves or loads
+        self.register_buffer(name, -> setattr(self, name,
+        seen in d2l-zh #1265; torch/nn #1165
+    buffers that are not persistent: state_dict leaves the running statistics out: a
+    buffer that is not persistent is not saved
+        start(D)) -> start(D), persistent=False)
+        seen in torch/nn #1165
+    detached statistics: the batch is measured without recording, although y depends on
+    x through mean and variance, too
+        mu = x.mean(0) -> mu = x.mean(0).detach()
+        var = x.var(0, correction=0) -> var = x.var(0, correction=0).detach()
+        seen in fast.ai course-v3 07_batchnorm; keras PR #19102; deeplearning4j #8379
+    """,
 )
-class Detached(forms.BatchNorm):
-    """the batch is measured without recording, although y depends on x through mean
-    and variance, too"""
-
-    def forward(self, x):
-        y = super().forward(x)
-        if not self.training:
-            return y
-        mean, var = x.mean(0).detach(), x.var(0, correction=0).detach()
-        return self.gamma * (x - mean) / torch.sqrt(var + EPS) + self.beta
 
 
 # --- diagnose ------------------------------------------------------------------------
@@ -661,7 +552,7 @@ def patient(rng, flags, summed):
     D, N = int(rng.integers(8, 13)), int(rng.integers(16, 65))
     x, labels = rng.normal(0.5, 1, (D, N)), rng.integers(0, D, N)
     net = [
-        (rng.normal(0, np.sqrt(2 / D), (D, D)), *scale_and_shift(rng, D))
+        (rng.normal(0, np.sqrt(2 / D), (D, D)), *scale_and_shift(rng, (D, 1)))
         for _ in range(3)
     ]
     faults = ILLNESSES[flags][rng.integers(len(ILLNESSES[flags]))]
@@ -736,7 +627,6 @@ DIAGNOSE = Exercise(
     SIGNS,
     patient_cases,
     drive=drive_ward,
-    forms=(diagnose,),
 )
 
 EXERCISES = (

@@ -3,21 +3,17 @@
 import numpy as np
 
 from .. import common
+from ..changes import changed
 from ..drivers import lesson_08 as drivers
 from ..engine import Exercise, Property, difference
 from ..forms import lesson_08 as forms
 
 S2 = "section 2, Measure the shift"
 S4 = "section 4, Walk along the gradient"
-
-
 S5 = "section 5, Change the scale of the weights"
 
 
 # --- noisy_batchnorm -----------------------------------------------------------------
-
-
-NOISE = (0.5, 1.25, 0.1)  # mean_range, largest_scale, jitter
 
 
 def noisy_cases(rng):
@@ -25,19 +21,6 @@ def noisy_cases(rng):
         return *common.batch(rng, N, D), int(rng.integers(2**31)), *noise
 
     return [case(12, 5), case(9, 4, 2.0, 3.0, 0.5)]
-
-
-def _draws(rng, shape, mean_range, largest_scale, jitter):
-    """Everything random, in the order the task names."""
-    mu = rng.uniform(-mean_range, mean_range, shape[-1])
-    sigma = rng.uniform(1, largest_scale, shape[-1])
-    m = rng.uniform(mu - jitter, mu + jitter, shape)
-    s = rng.normal(sigma, jitter, shape)
-    return mu, sigma, m, s
-
-
-def _batchnorm(x, gamma, beta):
-    return gamma * (x - x.mean(0)) / np.sqrt(x.var(0) + 1e-5) + beta
 
 
 def _noise_is_not_removed(trial):
@@ -55,50 +38,38 @@ NOISY_BATCHNORM = Exercise(
     noisy_cases,
     extra=(Property("the noise comes after the norm", _noise_is_not_removed, 0.5),),
     drive=drivers.drive_noisy_batchnorm,
-    forms=(forms.noisy_batchnorm,),
 )
 
 
-@NOISY_BATCHNORM.mistake(
-    "noise before the norm", S2, "csdongxian/ANP_backdoor #2; luigibonati/mlcolvar #205"
+NOISY_BATCHNORM.mistakes += changed(
+    forms.noisy_batchnorm,
+    S2,
+    """
+    noise before the norm: the noise is added to x, and the norm removes what it has in
+    common for a feature
+        return m + s * (x_hat * gamma + beta)
+            -> z = s * x + m
+            ; return gamma * (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) + beta
+        seen in csdongxian/ANP_backdoor #2; luigibonati/mlcolvar #205
+    one distribution for all features: all features share one mean and one scale of the
+    noise
+        size=D -> size=1
+        largest_scale, D -> largest_scale, 1
+        seen in BioroboticsLab/IBA #17
+    noise only added: m is added, and nothing is multiplied by s
+        m + s * ( -> m + (
+        seen in keras #5665
+    noise around zero: the noise has mean 0 at every call, so that the distribution does
+    not shift
+        mu = rng
+            -> return x_hat * gamma + beta + rng.normal(0, jitter, x.shape); mu = rng
+        seen in keunwoochoi/kapre #35; keras #5686
+    the same noise at every call: each call makes a new generator, and draws the same
+    noise
+        mu = rng -> rng = np.random.default_rng(0); mu = rng
+        seen in reservoirpy #97
+    """,
 )
-def noise_before_the_norm(x, gamma, beta, rng, *noise):
-    """the noise is added to x, and the norm removes what it has in common for a
-    feature"""
-    _, _, m, s = _draws(rng, x.shape, *(noise or NOISE))
-    return _batchnorm(s * x + m, gamma, beta)
-
-
-@NOISY_BATCHNORM.mistake(
-    "one distribution for all features", S2, "BioroboticsLab/IBA #17"
-)
-def one_distribution_for_all(x, gamma, beta, rng, *noise):
-    """all features share one mean and one scale of the noise"""
-    mean_range, largest_scale, jitter = noise or NOISE
-    mu, sigma = rng.uniform(-mean_range, mean_range), rng.uniform(1, largest_scale)
-    m = rng.uniform(mu - jitter, mu + jitter, x.shape)
-    s = rng.normal(sigma, jitter, x.shape)
-    return s * _batchnorm(x, gamma, beta) + m
-
-
-@NOISY_BATCHNORM.mistake("noise only added", S2, "keras #5665")
-def noise_only_added(x, gamma, beta, rng, *noise):
-    """m is added, and nothing is multiplied by s"""
-    _, _, m, _ = _draws(rng, x.shape, *(noise or NOISE))
-    return _batchnorm(x, gamma, beta) + m
-
-
-@NOISY_BATCHNORM.mistake("noise around zero", S2, "keunwoochoi/kapre #35; keras #5686")
-def noise_around_zero(x, gamma, beta, rng, *noise):
-    """the noise has mean 0 at every call, so that the distribution does not shift"""
-    *_, jitter = noise or NOISE
-    return _batchnorm(x, gamma, beta) + rng.normal(0, jitter, x.shape)
-
-
-@NOISY_BATCHNORM.mistake("the same noise at every call", S2, "reservoirpy #97")
-def same_noise_at_every_call(x, gamma, beta, rng, *noise):
-    """each call makes a new generator, and draws the same noise"""
-    return forms.noisy_batchnorm(x, gamma, beta, np.random.default_rng(0), *noise)
 
 
 # --- gradient_predictiveness ---------------------------------------------------------
@@ -112,15 +83,6 @@ def predictiveness_cases(rng):
         return function, w, weights + weights.T, steps
 
     return [case("waves", 6), case("saddle", 5), case("waves", 4, far=200)]
-
-
-def _predictiveness(gradient, w, steps, move=None, compare=None):
-    """Distances and smoothness; the mistakes move or compare differently."""
-    move = move or (lambda w, step, g: w - step * g)
-    compare = compare or (lambda new, g: np.linalg.norm(new - g))
-    g = gradient(w)
-    distance = np.array([compare(gradient(move(w, step, g)), g) for step in steps])
-    return distance, (distance / (steps * np.linalg.norm(g))).max()
 
 
 def _exact_on_a_bowl(trial):
@@ -149,20 +111,22 @@ GRADIENT_PREDICTIVENESS = Exercise(
     ),
     weights=(2, 1),
     drive=drivers.drive_gradient_predictiveness,
-    forms=(forms.gradient_predictiveness,),
 )
 
 
-@GRADIENT_PREDICTIVENESS.mistake(
-    "steps along the signs", S4, "MadryLab/cifar10_challenge #18"
+GRADIENT_PREDICTIVENESS.mistakes += changed(
+    forms.gradient_predictiveness,
+    S4,
+    """
+    steps along the signs: the steps go along the signs of the gradient
+        step * g -> step * np.sign(g)
+        seen in MadryLab/cifar10_challenge #18
+    norm of the new gradient alone: the size of the new gradient is measured, and not
+    its distance from the old
+        step * g) - g) -> step * g))
+        seen in bethgelab/foolbox #620
+    """,
 )
-def walks_along_signs(gradient, w, steps):
-    """the steps go along the signs of the gradient"""
-
-    def move(w, step, g):
-        return w - step * np.sign(g)
-
-    return _predictiveness(gradient, w, steps, move=move)
 
 
 @GRADIENT_PREDICTIVENESS.mistake(
@@ -180,18 +144,6 @@ def walks_on_from_step_to_step(gradient, w, steps):
         old = new
     distance = np.array(distance)
     return distance, (distance / (steps * start)).max()
-
-
-@GRADIENT_PREDICTIVENESS.mistake(
-    "norm of the new gradient alone", S4, "bethgelab/foolbox #620"
-)
-def norm_of_the_new_gradient(gradient, w, steps):
-    """the size of the new gradient is measured, and not its distance from the old"""
-
-    def compare(new, g):
-        return np.linalg.norm(new)
-
-    return _predictiveness(gradient, w, steps, compare=compare)
 
 
 # --- effective_learning_rate ---------------------------------------------------------
@@ -239,27 +191,20 @@ EFFECTIVE_LEARNING_RATE = Exercise(
         Property("no step turns nothing", _no_step_no_turn, 0.5),
     ),
     weights=(1, 1.5),
-    forms=(forms.effective_learning_rate,),
 )
 
 
-@EFFECTIVE_LEARNING_RATE.mistake(
-    "length of the step for the angle",
+EFFECTIVE_LEARNING_RATE.mistakes += changed(
+    forms.effective_learning_rate,
     S5,
-    "Stanford CS231n notes, ratio of updates to weights",
+    """
+    length of the step for the angle: the length of the step over that of the weights
+    stands for the angle
+        np.arccos(np.clip(cosine, -1, 1))
+            -> np.linalg.norm(new - W, axis=0) / np.linalg.norm(W, axis=0)
+        seen in Stanford CS231n notes, ratio of updates to weights
+    """,
 )
-def length_for_angle(W, dW, lr, decay=0.0):
-    """the length of the step over that of the weights stands for the angle"""
-    step = np.linalg.norm(lr * (dW + decay * W), axis=0)
-    return lr / (W * W).sum(0), step / np.linalg.norm(W, axis=0)
-
-
-@EFFECTIVE_LEARNING_RATE.mistake(
-    "norms of rows", S5, "huggingface/peft #2348; openai/iaf #7"
-)
-def norms_of_rows(W, dW, lr, decay=0.0):
-    """rows are taken for the weights that lead into a unit, not columns"""
-    return forms.effective_learning_rate(W.T, dW.T, lr, decay)
 
 
 EXERCISES = (NOISY_BATCHNORM, GRADIENT_PREDICTIVENESS, EFFECTIVE_LEARNING_RATE)

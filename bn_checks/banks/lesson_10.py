@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from ..changes import changed
 from ..common import keeps_digits
 from ..engine import Exercise, Property, difference, rejects
 from ..forms import lesson_10 as forms
 
 SEEN = "seen while this lesson was written"
-ANSWERS = "answers to this exercise"
 S2 = "section 2, Give every token its own norm"
 S3 = "section 3, Put the norm before or after"
 S7 = "section 7, Keep attention from saturating"
@@ -24,11 +24,6 @@ def masked_cases(rng):
         return x, mask, rng.uniform(0.5, 2, C), rng.normal(size=C), eps
 
     return [case(5, 6, 4, 1e-5), case(8, 3, 5, 0.1)]
-
-
-def _spread(x, mask, gamma, beta, mu, var, eps):
-    y = gamma * (x - mu) / np.sqrt(var + eps) + beta
-    return np.where(mask[..., None], y, 0), mu, var
 
 
 def _both(trial, *pair):
@@ -63,173 +58,82 @@ MASKED = Exercise(
 )
 
 
-@MASKED.mistake("padding counted", S2, SEEN)
-def padding_counted(x, mask, gamma, beta, eps=1e-5):
-    """tokens that are not there count as well"""
-    return _spread(x, mask, gamma, beta, x.mean((0, 1)), x.var((0, 1)), eps)
-
-
-@MASKED.mistake("divided by all places", S2, SEEN)
-def divided_by_all(x, mask, gamma, beta, eps=1e-5):
-    """sums leave padding out and are divided by the number of all places"""
-    kept = mask[..., None]
-    count = mask.size
-    mu = np.where(kept, x, 0).sum((0, 1)) / count
-    var = np.where(kept, (x - mu) ** 2, 0).sum((0, 1)) / count
-    return _spread(x, mask, gamma, beta, mu, var, eps)
-
-
-@MASKED.mistake("padding in the variance", S2, SEEN)
-def padding_in_the_variance(x, mask, gamma, beta, eps=1e-5):
-    """padding counts in the variance, as a distance from the mean"""
-    kept, count = mask[..., None], mask.sum()
-    mu = np.where(kept, x, 0).sum((0, 1)) / count
-    var = ((np.where(kept, x, 0) - mu) ** 2).sum((0, 1)) / count
-    return _spread(x, mask, gamma, beta, mu, var, eps)
-
-
-@MASKED.mistake("padding becomes beta", S2, SEEN)
-def padding_becomes_beta(x, mask, gamma, beta, eps=1e-5):
-    """β is added at padding, too"""
-    y, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
-    return np.where(mask[..., None], y, beta), mu, var
-
-
-@MASKED.mistake("padding counted as zeros", S2, SEEN)
-def padding_counted_as_zeros(x, mask, gamma, beta, eps=1e-5):
-    """padding is set to 0 and counts as that in mean and variance"""
-    filled = np.where(mask[..., None], x, 0)
-    return _spread(x, mask, gamma, beta, filled.mean((0, 1)), filled.var((0, 1)), eps)
-
-
-@MASKED.mistake("padding normalized", S2, SEEN)
-def padding_normalized(x, mask, gamma, beta, eps=1e-5):
-    """padding is normalized like a token, and is not 0 afterward"""
-    _, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
-    return _spread(x, np.ones_like(mask), gamma, beta, mu, var, eps)
-
-
-@MASKED.mistake("divided by N - 1", S2, SEEN)
-def unbiased(x, mask, gamma, beta, eps=1e-5):
-    """the variance divides by the number of tokens minus 1"""
-    rows = x[mask]
-    return _spread(x, mask, gamma, beta, rows.mean(0), rows.var(0, ddof=1), eps)
-
-
-@MASKED.mistake("mask the wrong way round", S2, SEEN)
-def mask_inverted(x, mask, gamma, beta, eps=1e-5):
-    """the statistics are those of the padding, where mask is False"""
-    rows = x[~mask]
-    return _spread(x, mask, gamma, beta, rows.mean(0), rows.var(0), eps)
-
-
-@MASKED.mistake("padding kept", S2, SEEN)
-def padding_kept(x, mask, gamma, beta, eps=1e-5):
-    """the statistics are those of the padding, and only padding is normalized"""
-    return forms.masked_batchnorm(x, ~mask, gamma, beta, eps)
-
-
-@MASKED.mistake("each token by itself", S2, SEEN)
-def each_token(x, mask, gamma, beta, eps=1e-5):
-    """y is a layer norm: each token has a mean and a variance of its own"""
-    _, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
-    own = x.mean(-1, keepdims=True), x.var(-1, keepdims=True)
-    return _spread(x, mask, gamma, beta, *own, eps)[0], mu, var
-
-
-def _moments(x, mask, axes):
-    """Mean and variance of the real tokens over these axes, which are kept."""
-    kept = np.broadcast_to(mask[..., None], x.shape)
-    n = np.maximum(kept.sum(axes, keepdims=True), 1)
-    mu = np.where(kept, x, 0).sum(axes, keepdims=True) / n
-    return mu, np.where(kept, (x - mu) ** 2, 0).sum(axes, keepdims=True) / n
-
-
-def _over(x, mask, gamma, beta, eps, axes):
-    """y with the statistics over these axes; mu and var as they should be."""
-    _, mu, var = forms.masked_batchnorm(x, mask, gamma, beta, eps)
-    own = _moments(x, mask, axes)
-    return _spread(x, mask, gamma, beta, *own, eps)[0], mu, var
-
-
-@MASKED.mistake("each position by itself", S2, SEEN)
-def each_position(x, mask, gamma, beta, eps=1e-5):
-    """in y, each position of the sequences has statistics of its own"""
-    return _over(x, mask, gamma, beta, eps, (0,))
-
-
-@MASKED.mistake("positions averaged", S2, ANSWERS)
-def positions_averaged(x, mask, gamma, beta, eps=1e-5):
-    """each position has statistics of its own, and mu and var are their means"""
-    y, *_ = _over(x, mask, gamma, beta, eps, (0,))
-    mu, var = _moments(x, mask, (0,))
-    return y, mu.mean((0, 1)), var.mean((0, 1))
-
-
-@MASKED.mistake("each sequence by itself", S2, ANSWERS)
-def each_sequence(x, mask, gamma, beta, eps=1e-5):
-    """in y, each sequence has statistics of its own, as in instance norm"""
-    return _over(x, mask, gamma, beta, eps, (1,))
-
-
-@MASKED.mistake("sequences averaged", S2, ANSWERS)
-def sequences_averaged(x, mask, gamma, beta, eps=1e-5):
-    """each sequence has statistics of its own, and mu and var are their means"""
-    y, *_ = _over(x, mask, gamma, beta, eps, (1,))
-    mu, var = _moments(x, mask, (1,))
-    return y, mu.mean((0, 1)), var.mean((0, 1))
-
-
-@MASKED.mistake("one mean for all features", S2, ANSWERS)
-def one_for_all(x, mask, gamma, beta, eps=1e-5):
-    """in y, all features share one mean and one variance"""
-    return _over(x, mask, gamma, beta, eps, (0, 1, 2))
-
-
-@MASKED.mistake("mean of the sequences' means", S2, SEEN)
-def mean_of_means(x, mask, gamma, beta, eps=1e-5):
-    """mu is the mean of the sequences' means, so that a short one counts as much as a
-    long one"""
-    mu = np.mean([seq[m].mean(0) for seq, m in zip(x, mask, strict=True) if m.any()], 0)
-    return _spread(x, mask, gamma, beta, mu, ((x[mask] - mu) ** 2).mean(0), eps)
-
-
-def _per_sequence(x, mask):
-    return [seq[m] for seq, m in zip(x, mask, strict=True) if m.any()]
-
-
-@MASKED.mistake("mean of the sequences' means and squares", S2, ANSWERS)
-def means_of_means(x, mask, gamma, beta, eps=1e-5):
-    """mu and var are means over sequences, so that a short one counts as much as a
-    long one"""
-    parts = _per_sequence(x, mask)
-    mu = np.mean([part.mean(0) for part in parts], 0)
-    var = np.mean([((part - mu) ** 2).mean(0) for part in parts], 0)
-    return _spread(x, mask, gamma, beta, mu, var, eps)
-
-
-@MASKED.mistake("mean of the sequences' variances", S2, ANSWERS)
-def mean_of_variances(x, mask, gamma, beta, eps=1e-5):
-    """mu and var are the means of the sequences' own means and variances, and the
-    distances between those means are lost"""
-    parts = _per_sequence(x, mask)
-    mu, var = (np.mean([f(part) for part in parts], 0) for f in (_mean, _var))
-    return _spread(x, mask, gamma, beta, mu, var, eps)
-
-
-def _mean(rows):
-    return rows.mean(0)
-
-
-def _var(rows):
-    return rows.var(0)
-
-
-@MASKED.mistake("no affine", S2, ANSWERS)
-def no_affine(x, mask, gamma, beta, eps=1e-5):
-    """neither γ nor β is applied"""
-    ones, zeros = np.ones_like(gamma), np.zeros_like(beta)
-    return forms.masked_batchnorm(x, mask, ones, zeros, eps)
+MASKED.mistakes += changed(
+    forms.masked_by_choice,
+    S2,
+    """
+    padding counted: tokens that are not there count as well
+        rows = np.where(kept, x, 0) -> rows = x
+        centered = np.where(kept, x - mu, 0) -> centered = x - mu
+        mask.sum() -> mask.size
+        seen in pytorch #70529; tensorflow #30161
+    divided by all places: sums leave padding out and are divided by the number of all
+    places
+        mask.sum() -> mask.size
+    padding in the variance: padding counts in the variance, as a distance from the mean
+        np.where(kept, x - mu, 0) -> rows - mu
+    padding becomes beta: β is added at padding, too
+        np.where(kept, y, 0) -> np.where(kept, y, beta)
+    padding counted as zeros: padding is set to 0 and counts as that in mean and
+    variance
+        mask.sum() -> mask.size
+        np.where(kept, x - mu, 0) -> rows - mu
+        seen in SeanNaren/deepspeech.pytorch #312; keras #3228
+    padding normalized: padding is normalized like a token, and is not 0 afterward
+        np.where(kept, y, 0) -> y
+        seen in OliverRichter/normalized-attention #1
+    mask the wrong way round: the statistics are those of the padding, where mask is
+    False
+        np.where(kept, x -> np.where(~kept, x
+        mask.sum() -> (~mask).sum()
+    each token by itself: y is a layer norm: each token has a mean and a variance of its
+    own
+        (x - mu) / np.sqrt(var + eps)
+            -> (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + eps)
+    each position by itself: in y, each position of the sequences has statistics of its
+    own
+        mask.sum() -> np.maximum(mask.sum(0), 1)[:, None]
+        .sum((0, 1)) -> .sum(0)
+        0), mu, var -> 0), x[mask].mean(0), x[mask].var(0)
+    positions averaged: each position has statistics of its own, and mu and var are
+    their means
+        mask.sum() -> np.maximum(mask.sum(0), 1)[:, None]
+        .sum((0, 1)) -> .sum(0)
+        0), mu, var -> 0), mu.mean(0), var.mean(0)
+    each sequence by itself: in y, each sequence has statistics of its own, as in
+    instance norm
+        mask.sum() -> np.maximum(mask.sum(1), 1)[:, None, None]
+        .sum((0, 1)) -> .sum(1, keepdims=True)
+        0), mu, var -> 0), x[mask].mean(0), x[mask].var(0)
+    sequences averaged: each sequence has statistics of its own, and mu and var are
+    their means
+        mask.sum() -> np.maximum(mask.sum(1), 1)[:, None, None]
+        .sum((0, 1)) -> .sum(1, keepdims=True)
+        0), mu, var -> 0), mu.mean((0, 1)), var.mean((0, 1))
+    one mean for all features: in y, all features share one mean and one variance
+        mask.sum() -> mask.sum() * x.shape[-1]
+        .sum((0, 1)) -> .sum()
+        0), mu, var -> 0), x[mask].mean(0), x[mask].var(0)
+    mean of the sequences' means: mu is the mean of the sequences' means, so that a
+    short one counts as much as a long one
+        mu = rows.sum((0, 1)) / n
+            -> mu = np.mean([a[m].mean(0) for a, m in zip(x, mask) if m.any()], 0)
+    mean of the sequences' means and squares: mu and var are means over sequences, so
+    that a short one counts as much as a long one
+        n = mask.sum() -> parts = [a[m] for a, m in zip(x, mask) if m.any()]
+        rows.sum((0, 1)) / n -> np.mean([p.mean(0) for p in parts], 0)
+        (centered**2).sum((0, 1)) / n
+            -> np.mean([((p - mu) ** 2).mean(0) for p in parts], 0)
+    mean of the sequences' variances: mu and var are the means of the sequences' own
+    means and variances, and the distances between those means are lost
+        n = mask.sum() -> parts = [a[m] for a, m in zip(x, mask) if m.any()]
+        rows.sum((0, 1)) / n -> np.mean([p.mean(0) for p in parts], 0)
+        (centered**2).sum((0, 1)) / n -> np.mean([p.var(0) for p in parts], 0)
+    no affine: neither γ nor β is applied
+        gamma * (x - mu) / np.sqrt(var + eps) + beta -> (x - mu) / np.sqrt(var + eps)
+    """,
+    SEEN,
+)
 
 
 # --- residual_block ------------------------------------------------------------------
@@ -242,16 +146,6 @@ def block_cases(rng):
         return x, *weights, rng.uniform(0.5, 2, C), rng.normal(size=C), place
 
     return [case(8, 5, 7, "pre"), case(9, 4, 6, "post")]
-
-
-def _layer_norm(h, gamma, beta):
-    centered = h - h.mean(-1, keepdims=True)
-    var = (centered**2).mean(-1, keepdims=True)
-    return gamma * centered / np.sqrt(var + 1e-5) + beta
-
-
-def _mlp(h, W1, W2):
-    return np.maximum(h @ W1, 0) @ W2
 
 
 def _refuses(trial):
@@ -270,143 +164,47 @@ BLOCK = Exercise(
 )
 
 
-@BLOCK.mistake("pre and post exchanged", S3, SEEN)
-def places_swapped(x, W1, W2, gamma, beta, place):
-    """pre and post are exchanged"""
-    other = {"pre": "post", "post": "pre"}[place]
-    return forms.residual_block(x, W1, W2, gamma, beta, other)
-
-
-@BLOCK.mistake("shortcut taken after the norm", S3, SEEN)
-def skip_after_the_norm(x, W1, W2, gamma, beta, place):
-    """for pre, the shortcut starts behind the norm"""
-    if place == "post":
-        return forms.residual_block(x, W1, W2, gamma, beta, place)
-    h = _layer_norm(x, gamma, beta)
-    return h + _mlp(h, W1, W2)
-
-
-@BLOCK.mistake("norm on the branch only", S3, SEEN)
-def norm_on_the_branch(x, W1, W2, gamma, beta, place):
-    """for post, the branch is normalized and the sum is not"""
-    if place == "pre":
-        return forms.residual_block(x, W1, W2, gamma, beta, place)
-    return x + _layer_norm(_mlp(x, W1, W2), gamma, beta)
-
-
-@BLOCK.mistake("no shortcut", S3, SEEN)
-def no_shortcut(x, W1, W2, gamma, beta, place):
-    """nothing carries the stream past the branch"""
-    if place == "pre":
-        return _mlp(_layer_norm(x, gamma, beta), W1, W2)
-    return _layer_norm(_mlp(x, W1, W2), gamma, beta)
-
-
-@BLOCK.mistake("no shortcut for pre", S3, ANSWERS)
-def no_shortcut_for_pre(x, W1, W2, gamma, beta, place):
-    """for pre, nothing carries the stream past the branch"""
-    if place == "post":
-        return forms.residual_block(x, W1, W2, gamma, beta, place)
-    return _mlp(_layer_norm(x, gamma, beta), W1, W2)
-
-
-@BLOCK.mistake("no shortcut before the norm", S3, SEEN)
-def no_shortcut_for_post(x, W1, W2, gamma, beta, place):
-    """for post, nothing carries the stream past the branch"""
-    if place == "pre":
-        return forms.residual_block(x, W1, W2, gamma, beta, place)
-    return _layer_norm(_mlp(x, W1, W2), gamma, beta)
-
-
-@BLOCK.mistake("two norms with pre", S3, SEEN)
-def two_norms_for_pre(x, W1, W2, gamma, beta, place):
-    """for pre, the sum is normalized as well"""
-    if place == "post":
-        return forms.residual_block(x, W1, W2, gamma, beta, place)
-    return _layer_norm(x + _mlp(_layer_norm(x, gamma, beta), W1, W2), gamma, beta)
-
-
-@BLOCK.mistake("two norms with post", S3, SEEN)
-def two_norms_for_post(x, W1, W2, gamma, beta, place):
-    """for post, the branch reads a normalized stream as well"""
-    if place == "pre":
-        return forms.residual_block(x, W1, W2, gamma, beta, place)
-    return _layer_norm(x + _mlp(_layer_norm(x, gamma, beta), W1, W2), gamma, beta)
-
-
-def _with_branch(branch, norm, x, place):
-    return x + branch(norm(x)) if place == "pre" else norm(x + branch(x))
-
-
-@BLOCK.mistake("shortcut twice with post", S3, ANSWERS)
-def shortcut_twice(x, W1, W2, gamma, beta, place):
-    """for post, the stream is added to the normalized sum once more"""
-    block = forms.residual_block(x, W1, W2, gamma, beta, place)
-    return block if place == "pre" else x + block
-
-
-@BLOCK.mistake("mean over the tokens", S3, SEEN)
-def mean_over_tokens(x, W1, W2, gamma, beta, place):
-    """mean and variance run over the tokens, as in batch norm"""
-
-    def norm(h):
-        return gamma * (h - h.mean(0)) / np.sqrt(h.var(0) + 1e-5) + beta
-
-    return _with_branch(lambda h: _mlp(h, W1, W2), norm, x, place)
-
-
-def _other_branch(branch):
-    def block(x, W1, W2, gamma, beta, place):
-        def norm(h):
-            return _layer_norm(h, gamma, beta)
-
-        return _with_branch(lambda h: branch(h, W1, W2), norm, x, place)
-
-    return block
-
-
-@BLOCK.mistake("ReLU behind the second layer", S3, SEEN)
-def relu_behind(x, W1, W2, gamma, beta, place):
-    """ReLU stands behind the second layer, not between the two"""
-    block = _other_branch(lambda h, W1, W2: np.maximum(h @ W1 @ W2, 0))
-    return block(x, W1, W2, gamma, beta, place)
-
-
-@BLOCK.mistake("a second ReLU", S3, SEEN)
-def relu_twice(x, W1, W2, gamma, beta, place):
-    """a second ReLU stands behind the second layer"""
-    block = _other_branch(lambda h, W1, W2: np.maximum(_mlp(h, W1, W2), 0))
-    return block(x, W1, W2, gamma, beta, place)
-
-
-@BLOCK.mistake("ReLU before the first layer", S3, SEEN)
-def relu_before(x, W1, W2, gamma, beta, place):
-    """ReLU stands before the first layer, not between the two"""
-    block = _other_branch(lambda h, W1, W2: np.maximum(h, 0) @ W1 @ W2)
-    return block(x, W1, W2, gamma, beta, place)
-
-
-@BLOCK.mistake("no ReLU", S3, ANSWERS)
-def no_relu(x, W1, W2, gamma, beta, place):
-    """no ReLU stands between the two layers, so that the branch is linear"""
-    block = _other_branch(lambda h, W1, W2: h @ W1 @ W2)
-    return block(x, W1, W2, gamma, beta, place)
-
-
-@BLOCK.mistake("an RMS norm", S3, ANSWERS)
-def an_rms_norm(x, W1, W2, gamma, beta, place):
-    """the norm is an RMS norm: no mean is subtracted"""
-
-    def norm(h):
-        return gamma * h / np.sqrt((h**2).mean(-1, keepdims=True) + 1e-5) + beta
-
-    return _with_branch(lambda h: _mlp(h, W1, W2), norm, x, place)
-
-
-@BLOCK.mistake("ReLU on the sum", S3, SEEN)
-def relu_on_the_sum(x, W1, W2, gamma, beta, place):
-    """the stream itself goes through ReLU at the end"""
-    return np.maximum(forms.residual_block(x, W1, W2, gamma, beta, place), 0)
+BLOCK.mistakes += changed(
+    forms.block_of_functions,
+    S3,
+    """
+    shortcut taken after the norm: for pre, the shortcut starts behind the norm
+        branch(norm(x)) + x -> branch(norm(x)) + norm(x)
+        seen in pytorch #61165; tracel-ai/burn #1056
+    norm on the branch only: for post, the branch is normalized and the sum is not
+        norm(branch(x) + x) -> norm(branch(x)) + x
+        seen in harvardnlp/annotated-transformer #110
+    no shortcut: nothing carries the stream past the branch
+        branch(norm(x)) + x -> branch(norm(x))
+        branch(x) + x -> branch(x)
+    no shortcut before the norm: for post, nothing carries the stream past the branch
+        branch(x) + x -> branch(x)
+    no shortcut for pre: for pre, nothing carries the stream past the branch
+        branch(norm(x)) + x -> branch(norm(x))
+    shortcut twice with post: for post, the stream is added to the normalized sum once
+    more
+        norm(branch(x) + x) -> x + norm(branch(x) + x)
+    no ReLU: no ReLU stands between the two layers, so that the branch is linear
+        np.maximum(a @ W1, 0) @ W2 -> a @ W1 @ W2
+    an RMS norm: the norm is an RMS norm: no mean is subtracted
+        h - h.mean(axes, keepdims=True) -> h
+    two norms with pre: for pre, the sum is normalized as well
+        branch(norm(x)) + x -> norm(branch(norm(x)) + x)
+    two norms with post: for post, the branch reads a normalized stream as well
+        branch(x) + x -> branch(norm(x)) + x
+    ReLU behind the second layer: ReLU stands behind the second layer, not between the
+    two
+        np.maximum(a @ W1, 0) @ W2 -> np.maximum(a @ W1 @ W2, 0)
+    a second ReLU: a second ReLU stands behind the second layer
+        np.maximum(a @ W1, 0) @ W2 -> np.maximum(np.maximum(a @ W1, 0) @ W2, 0)
+    ReLU before the first layer: ReLU stands before the first layer, not between the two
+        np.maximum(a @ W1, 0) @ W2 -> np.maximum(a, 0) @ W1 @ W2
+    ReLU on the sum: the stream itself goes through ReLU at the end
+        branch(norm(x)) + x -> np.maximum(branch(norm(x)) + x, 0)
+        norm(branch(x) + x) -> np.maximum(norm(branch(x) + x), 0)
+    """,
+    SEEN,
+)
 
 
 # --- qk_norm_attention ---------------------------------------------------------------
@@ -418,15 +216,6 @@ def attention_cases(rng):
         return q, k, v, gain
 
     return [case(7, 4, 3.0), case(5, 6, 8.0)]
-
-
-def _softmax(z):
-    e = np.exp(z - z.max(-1, keepdims=True))
-    return e / e.sum(-1, keepdims=True)
-
-
-def _unit(a, axis=-1):
-    return a / np.linalg.norm(a, axis=axis, keepdims=True)
 
 
 def _survives_large_numbers(trial):
@@ -443,163 +232,78 @@ ATTENTION = Exercise(
     ("y", "weights"),
     attention_cases,
     extra=(Property("survives large numbers", _survives_large_numbers, 0.5),),
-    forms=(forms.qk_norm_attention,),
 )
 
 
-@ATTENTION.mistake("still divided by the root of d", S7, SEEN)
-def still_divides(q, k, v, gain):
-    """logits are divided by the root of d, too"""
-    weights = _softmax(gain * _unit(q) @ _unit(k).T / np.sqrt(q.shape[-1]))
-    return weights @ v, weights
-
-
-@ATTENTION.mistake("keys not normalized", S7, SEEN)
-def queries_only(q, k, v, gain):
-    """queries have length 1 and keys do not"""
-    weights = _softmax(gain * _unit(q) @ k.T)
-    return weights @ v, weights
-
-
-@ATTENTION.mistake("normalized over tokens", S7, SEEN)
-def over_tokens(q, k, v, gain):
-    """lengths are taken over the tokens"""
-    weights = _softmax(gain * _unit(q, 0) @ _unit(k, 0).T)
-    return weights @ v, weights
-
-
-@ATTENTION.mistake("softmax over the queries", S7, SEEN)
-def softmax_over_queries(q, k, v, gain):
-    """weights sum to 1 over the queries"""
-    weights = _softmax((gain * _unit(q) @ _unit(k).T).T).T
-    return weights @ v, weights
-
-
-@ATTENTION.mistake("values normalized", S7, SEEN)
-def values_normalized(q, k, v, gain):
-    """values are normalized as well"""
-    weights = forms.qk_norm_attention(q, k, v, gain)[1]
-    return weights @ _unit(v), weights
-
-
-def _attend(logits, v):
-    weights = _softmax(logits)
-    return weights @ v, weights
-
-
-@ATTENTION.mistake("plain attention", S7, SEEN)
-def plain_attention(q, k, v, gain):
-    """it is section 1's attention: no lengths, no gain"""
-    return _attend(q @ k.T / np.sqrt(q.shape[-1]), v)
-
-
-@ATTENTION.mistake("divided by the gain", S7, SEEN)
-def divides_by_gain(q, k, v, gain):
-    """the gain divides the logits"""
-    return _attend(_unit(q) @ _unit(k).T / gain, v)
-
-
-@ATTENTION.mistake("one length for all tokens", S7, SEEN)
-def one_length(q, k, v, gain):
-    """all queries are divided by one length, that of the array, and so are all keys"""
-    return _attend(gain * (q @ k.T) / np.linalg.norm(q) / np.linalg.norm(k), v)
-
-
-@ATTENTION.mistake("centered first", S7, SEEN)
-def centered_first(q, k, v, gain):
-    """each query and key has its mean subtracted before it gets its length"""
-    q, k = (a - a.mean(-1, keepdims=True) for a in (q, k))
-    return _attend(gain * _unit(q) @ _unit(k).T, v)
-
-
-@ATTENTION.mistake("a layer norm", S7, SEEN)
-def layer_norm_of_both(q, k, v, gain):
-    """queries and keys get a layer norm, and their length is the root of d"""
-    q, k = (_unit(a - a.mean(-1, keepdims=True)) for a in (q, k))
-    return _attend(gain * q.shape[-1] * (q @ k.T), v)
-
-
-@ATTENTION.mistake("a layer norm with eps", S7, ANSWERS)
-def layer_norm_with_eps(q, k, v, gain):
-    """queries and keys get a layer norm with an eps; their length is the root of d"""
-    q, k = (
-        (a - a.mean(-1, keepdims=True)) / np.sqrt(a.var(-1, keepdims=True) + 1e-5)
-        for a in (q, k)
+ATTENTION.mistakes += changed(
+    forms.qk_norm_attention,
+    S7,
+    """
+    still divided by the root of d: logits are divided by the root of d, too
+        gain * (q @ k.T) -> gain * (q @ k.T) / np.sqrt(q.shape[-1])
+        seen in lucidrains/x-transformers #190
+    normalized over tokens: lengths are taken over the tokens
+        **2).sum(axis=-1 -> **2).sum(axis=0
+    softmax over the queries: weights sum to 1 over the queries
+        e.sum(axis=-1 -> e.sum(axis=0
+        logits.max(axis=-1 -> logits.max(axis=0
+    values normalized: values are normalized as well
+        weights @ v -> weights @ (v / np.linalg.norm(v, axis=-1, keepdims=True))
+    plain attention: it is section 1's attention: no lengths, no gain
+        q / np.sqrt((q**2).sum(axis=-1, keepdims=True)) -> q / np.sqrt(q.shape[-1])
+        k / np.sqrt((k**2).sum(axis=-1, keepdims=True)) -> k
+        gain * (q @ k.T) -> q @ k.T
+    one length for all tokens: all queries are divided by one length, that of the array,
+    and so are all keys
+        **2).sum(axis=-1, keepdims=True) -> **2).sum()
+    centered first: each query and key has its mean subtracted before it gets its length
+        q = q / -> q, k = (a - a.mean(-1, keepdims=True) for a in (q, k)); q = q /
+    a layer norm: queries and keys get a layer norm, and their length is the root of d
+        q = q / -> q, k = (a - a.mean(-1, keepdims=True) for a in (q, k)); q = q /
+        **2).sum(axis=-1 -> **2).mean(axis=-1
+    a layer norm with eps: queries and keys get a layer norm with an eps; their length
+    is the root of d
+        q = q / -> q, k = (a - a.mean(-1, keepdims=True) for a in (q, k)); q = q /
+        **2).sum(axis=-1, keepdims=True) -> **2).mean(axis=-1, keepdims=True) + 1e-5
+    an RMS of 1: queries and keys get an RMS of 1, and their length is the root of d
+        **2).sum(axis=-1 -> **2).mean(axis=-1
+    later tokens hidden: a causal mask hides later tokens
+        e = np -> logits[np.triu_indices(len(q), 1)] = -np.inf; e = np
+    weights transposed: columns of the weights collect the values, not rows
+        weights @ v -> weights.T @ v
+    lengths of sums of magnitudes: lengths are sums of magnitudes, not roots of sums of
+    squares
+        np.sqrt((q**2).sum(axis=-1, keepdims=True)) -> abs(q).sum(-1, keepdims=True)
+        np.sqrt((k**2).sum(axis=-1, keepdims=True)) -> abs(k).sum(-1, keepdims=True)
+    logits normalized: each row of logits gets length 1, not the queries and keys
+        q / np.sqrt((q**2).sum(axis=-1, keepdims=True)) -> q
+        k / np.sqrt((k**2).sum(axis=-1, keepdims=True)) -> k
+        (q @ k.T) -> (q @ k.T) / np.linalg.norm(q @ k.T, axis=-1, keepdims=True)
+    gain behind the softmax: the gain multiplies the weights, which no longer sum to 1
+        gain * (q @ k.T) -> q @ k.T
+        weights = e -> weights = gain * e
+    gain on the outputs: the gain multiplies what is collected, not the logits
+        gain * (q @ k.T) -> q @ k.T
+        weights @ v -> gain * weights @ v
+    """,
+    SEEN,
+)
+for added in ("0.001", "0.0001", "1e-05", "1e-06"):
+    ATTENTION.mistakes += changed(
+        forms.qk_norm_attention,
+        S7,
+        f"""
+        {added} added to the lengths: {added} is added to the lengths, which then
+        count a little
+            / np.sqrt( -> / ({added} + np.sqrt(
+            **2).sum(axis=-1, keepdims=True)) -> **2).sum(axis=-1, keepdims=True)))
+        {added} added to the squares: {added} is added to the sums of squares under the
+        root
+            **2).sum(axis=-1, keepdims=True)
+                -> **2).sum(axis=-1, keepdims=True) + {added}
+        """,
+        SEEN,
     )
-    return _attend(gain * (q @ k.T), v)
-
-
-@ATTENTION.mistake("an RMS of 1", S7, ANSWERS)
-def rms_of_one(q, k, v, gain):
-    """queries and keys get an RMS of 1, and their length is the root of d"""
-    return _attend(gain * q.shape[-1] * (_unit(q) @ _unit(k).T), v)
-
-
-def _added_to_lengths(added):
-    def attention(q, k, v, gain):
-        q, k = (a / (np.linalg.norm(a, axis=-1, keepdims=True) + added) for a in (q, k))
-        return _attend(gain * (q @ k.T), v)
-
-    attention.__doc__ = f"{added:g} is added to the lengths, which then count a little"
-    return attention
-
-
-def _added_to_squares(added):
-    def attention(q, k, v, gain):
-        q, k = (a / np.sqrt((a**2).sum(-1, keepdims=True) + added) for a in (q, k))
-        return _attend(gain * (q @ k.T), v)
-
-    attention.__doc__ = f"{added:g} is added to the sums of squares under the root"
-    return attention
-
-
-for added in (1e-3, 1e-4, 1e-5, 1e-6):
-    note = ATTENTION.mistake(f"{added:g} added to the lengths", S7, ANSWERS)
-    note(_added_to_lengths(added))
-    note = ATTENTION.mistake(f"{added:g} added to the squares", S7, ANSWERS)
-    note(_added_to_squares(added))
-
-
-@ATTENTION.mistake("lengths of sums of magnitudes", S7, SEEN)
-def sums_of_magnitudes(q, k, v, gain):
-    """lengths are sums of magnitudes, not roots of sums of squares"""
-    q, k = (a / np.abs(a).sum(-1, keepdims=True) for a in (q, k))
-    return _attend(gain * (q @ k.T), v)
-
-
-@ATTENTION.mistake("logits normalized", S7, SEEN)
-def logits_normalized(q, k, v, gain):
-    """each row of logits gets length 1, not the queries and keys"""
-    return _attend(gain * _unit(q @ k.T), v)
-
-
-@ATTENTION.mistake("gain behind the softmax", S7, SEEN)
-def gain_behind_softmax(q, k, v, gain):
-    """the gain multiplies the weights, which no longer sum to 1"""
-    weights = gain * _softmax(_unit(q) @ _unit(k).T)
-    return weights @ v, weights
-
-
-@ATTENTION.mistake("gain on the outputs", S7, SEEN)
-def gain_on_outputs(q, k, v, gain):
-    """the gain multiplies what is collected, not the logits"""
-    weights = _softmax(_unit(q) @ _unit(k).T)
-    return gain * (weights @ v), weights
-
-
-@ATTENTION.mistake("later tokens hidden", S7, ANSWERS)
-def causal(q, k, v, gain):
-    """a causal mask hides later tokens"""
-    logits = gain * (_unit(q) @ _unit(k).T)
-    later = np.triu(np.ones_like(logits), 1) > 0
-    return _attend(np.where(later, -np.inf, logits), v)
-
-
-@ATTENTION.mistake("weights transposed", S7, ANSWERS)
-def weights_transposed(q, k, v, gain):
-    """columns of the weights collect the values, not rows"""
-    weights = forms.qk_norm_attention(q, k, v, gain)[1]
-    return weights.T @ v, weights
 
 
 # --- fold_layernorm ------------------------------------------------------------------
@@ -620,102 +324,41 @@ FOLD = Exercise(
     ("gamma", "beta", "W", "b"),
     ("W", "b"),
     fold_cases,
-    forms=(forms.fold_layernorm,),
 )
 
 
-@FOLD.mistake("gamma twice", S8, SEEN)
-def weight_first(gamma, beta, W, b):
-    """β passes through a W that already holds γ"""
-    W = gamma[:, None] * W
-    return W, beta @ W if b is None else b + beta @ W
-
-
-@FOLD.mistake("beta lost", S8, SEEN)
-def beta_lost(gamma, beta, W, b):
-    """what β adds is left out"""
-    return gamma[:, None] * W, 0 * (beta @ W) if b is None else b
-
-
-@FOLD.mistake("no shift without a bias", S8, SEEN)
-def no_bias_no_shift(gamma, beta, W, b):
-    """a layer without a bias gets nothing of β"""
-    folded, shift = forms.fold_layernorm(gamma, beta, W, b)
-    return folded, 0 * shift if b is None else shift
-
-
-@FOLD.mistake("old bias lost", S8, SEEN)
-def old_bias_lost(gamma, beta, W, b):
-    """the old bias is dropped"""
-    return gamma[:, None] * W, beta @ W
-
-
-def _with_shift(b, shift):
-    return shift if b is None else b + shift
-
-
-@FOLD.mistake("divided by gamma", S8, SEEN)
-def divides_by_gamma(gamma, beta, W, b):
-    """γ divides the weight, as if its effect were to be undone"""
-    return W / gamma[:, None], _with_shift(b, beta @ W)
-
-
-@FOLD.mistake("root of gamma", S8, ANSWERS)
-def root_of_gamma(gamma, beta, W, b):
-    """the root of γ scales the weight, as if γ were a variance"""
-    return np.sqrt(np.abs(gamma))[:, None] * W, _with_shift(b, beta @ W)
-
-
-@FOLD.mistake("gamma on the outputs", S8, SEEN)
-def gamma_on_outputs(gamma, beta, W, b):
-    """γ scales columns of W, which are outputs, not rows, which are features"""
-    scale = np.resize(gamma, W.shape[1])
-    return W * scale, _with_shift(b, beta @ W)
-
-
-@FOLD.mistake("beta over gamma", S8, SEEN)
-def beta_over_gamma(gamma, beta, W, b):
-    """β is divided by γ before it passes through W"""
-    return gamma[:, None] * W, _with_shift(b, (beta / gamma) @ W)
-
-
-@FOLD.mistake("beta summed", S8, SEEN)
-def beta_summed(gamma, beta, W, b):
-    """the sum of β is added to each output, without passing through W"""
-    return gamma[:, None] * W, _with_shift(b, np.full(W.shape[1], beta.sum()))
-
-
-@FOLD.mistake("beta added to the weight", S8, SEEN)
-def beta_in_the_weight(gamma, beta, W, b):
-    """β is added to the weight, and the bias is left as it was"""
-    zeros = np.zeros(W.shape[1])
-    return gamma[:, None] * W + beta[:, None], zeros if b is None else b
-
-
-@FOLD.mistake("bias scaled", S8, SEEN)
-def bias_scaled(gamma, beta, W, b):
-    """the new bias is scaled with the mean of γ"""
-    return gamma[:, None] * W, _with_shift(b, beta @ W) * gamma.mean()
-
-
-@FOLD.mistake("old bias scaled", S8, ANSWERS)
-def old_bias_scaled(gamma, beta, W, b):
-    """the old bias is scaled with the mean of γ"""
-    return gamma[:, None] * W, beta @ W if b is None else gamma.mean() * b + beta @ W
-
-
-@FOLD.mistake("old bias scaled entry by entry", S8, ANSWERS)
-def old_bias_scaled_by_entries(gamma, beta, W, b):
-    """the old bias is scaled with γ, as if outputs were features"""
-    scale = np.resize(gamma, W.shape[1])
-    return gamma[:, None] * W, beta @ W if b is None else scale * b + beta @ W
-
-
-@FOLD.mistake("beta through a W divided by gamma", S8, SEEN)
-def beta_through_divided(gamma, beta, W, b):
-    """γ divides the weight, and β passes through the result"""
-    W = W / gamma[:, None]
-    return W, _with_shift(b, beta @ W)
+FOLD.mistakes += changed(
+    forms.fold_layernorm,
+    S8,
+    """
+    gamma twice: β passes through a W that already holds γ
+        beta @ W -> beta @ (gamma[:, None] * W)
+    beta lost: what β adds is left out
+        b + beta @ W -> b + 0 * (beta @ W)
+    no shift without a bias: a layer without a bias gets nothing of β
+        b + beta @ W -> b + (beta if np.any(b) else 0 * beta) @ W
+    gamma on the outputs: γ scales columns of W, which are outputs, not rows, which are
+    features
+        gamma[:, None] * W -> np.resize(gamma, W.shape[1]) * W
+    beta over gamma: β is divided by γ before it passes through W
+        beta @ W -> (beta / gamma) @ W
+    beta summed: the sum of β is added to each output, without passing through W
+        beta @ W -> np.full(W.shape[1], beta.sum())
+    beta added to the weight: β is added to the weight, and the bias is left as it was
+        gamma[:, None] * W -> gamma[:, None] * W + beta[:, None]
+        b + beta @ W -> b + np.zeros(W.shape[1])
+    bias scaled: the new bias is scaled with the mean of γ
+        b + beta @ W -> (b + beta @ W) * gamma.mean()
+    root of gamma: the root of γ scales the weight, as if γ were a variance
+        gamma[:, None] -> np.sqrt(np.abs(gamma))[:, None]
+    old bias scaled: the old bias is scaled with the mean of γ
+        b + beta @ W -> gamma.mean() * b + beta @ W
+    old bias scaled entry by entry: the old bias is scaled with γ, as if outputs were
+    features
+        b + beta @ W -> np.resize(gamma, W.shape[1]) * b + beta @ W
+    """,
+    SEEN,
+)
 
 
 # --- center_writer -------------------------------------------------------------------
@@ -734,134 +377,57 @@ CENTER = Exercise(
     ("W", "b"),
     ("W", "b"),
     center_cases,
-    forms=(forms.center_writer,),
 )
 
 
-@CENTER.mistake("mean over the wrong axis", S8, SEEN)
-def wrong_axis(W, b):
-    """the mean runs over what the layer reads"""
-    return W - W.mean(0, keepdims=True), b - b.mean()
-
-
-@CENTER.mistake("one mean for all", S8, SEEN)
-def one_mean(W, b):
-    """one mean is subtracted from the whole weight"""
-    return W - W.mean(), b - b.mean()
-
-
-@CENTER.mistake("bias not centered", S8, SEEN)
-def bias_not_centered(W, b):
-    """the bias is not centered"""
-    return W - W.mean(1, keepdims=True), b
-
-
-@CENTER.mistake("weight standardized", S8, SEEN)
-def weight_standardized(W, b):
-    """rows of the weight are divided by their deviation as well"""
-    W, b = forms.center_writer(W, b)
-    return W / W.std(1, keepdims=True), b
-
-
-@CENTER.mistake("bias standardized", S8, SEEN)
-def bias_standardized(W, b):
-    """the bias is divided by its deviation as well"""
-    W, b = forms.center_writer(W, b)
-    return W, b / b.std()
-
-
-@CENTER.mistake("columns centered as well", S8, SEEN)
-def both_axes(W, b):
-    """the means over both axes are subtracted"""
-    W, b = forms.center_writer(W, b)
-    return W - W.mean(0), b
-
-
-@CENTER.mistake("the weight's means for the bias", S8, SEEN)
-def bias_minus_weight_mean(W, b):
-    """the bias has the means of the weight's columns subtracted, not its own mean"""
-    return W - W.mean(1, keepdims=True), b - W.mean(0)
-
-
-@CENTER.mistake("one mean for the bias and the weight", S8, SEEN)
-def bias_minus_mean_of_all(W, b):
-    """the bias has the mean of all numbers subtracted, the weight's included"""
-    return W - W.mean(1, keepdims=True), b - np.vstack([W, b]).mean()
-
-
-@CENTER.mistake("the weight's mean for the bias", S8, SEEN)
-def bias_minus_mean_of_weight(W, b):
-    """the bias has the mean of the weight subtracted, not its own"""
-    return W - W.mean(1, keepdims=True), b - W.mean()
-
-
-@CENTER.mistake("median", S8, SEEN)
-def median(W, b):
-    """the median of each row is subtracted, not its mean"""
-    return W - np.median(W, 1, keepdims=True), b - np.median(b)
-
-
-@CENTER.mistake("rows of length 1", S8, SEEN)
-def unit_rows(W, b):
-    """rows of the weight are divided by their length as well"""
-    W, b = forms.center_writer(W, b)
-    return W / np.linalg.norm(W, axis=1, keepdims=True), b
-
-
-@CENTER.mistake("a bias of length 1", S8, SEEN)
-def unit_bias(W, b):
-    """the bias is divided by its length as well"""
-    W, b = forms.center_writer(W, b)
-    return W, b / np.linalg.norm(b)
-
-
-@CENTER.mistake("the weight's means taken from the bias", S8, ANSWERS)
-def bias_pays_for_the_weight(W, b):
-    """the bias loses the sum of the weight's means, besides its own mean"""
-    W2, b = forms.center_writer(W, b)
-    return W2, b - W.mean(1).sum()
-
-
-@CENTER.mistake("the weight's means given to the bias", S8, ANSWERS)
-def bias_gets_the_means(W, b):
-    """what the weight's rows lose is added to the centered bias"""
-    W2, b = forms.center_writer(W, b)
-    return W2, b + W.mean(1).sum()
-
-
-@CENTER.mistake("both means for the bias", S8, ANSWERS)
-def bias_minus_both_means(W, b):
-    """the bias has the mean of the weight subtracted, besides its own"""
-    W2, b = forms.center_writer(W, b)
-    return W2, b - W.mean()
-
-
-@CENTER.mistake("divided by the mean", S8, ANSWERS)
-def divided_by_the_mean(W, b):
-    """rows are divided by their mean, which is not subtracted"""
-    return W / W.mean(1, keepdims=True), b / b.mean()
-
-
-@CENTER.mistake("columns centered together", S8, ANSWERS)
-def columns_centered_together(W, b):
-    """the mean runs over rows, with the bias as one more row"""
-    mean = np.vstack([W, b]).mean(0)
-    return W - mean, b - mean
-
-
-@CENTER.mistake("the first entry subtracted", S8, ANSWERS)
-def first_entry_subtracted(W, b):
-    """the first entry of each row is subtracted, not its mean"""
-    return W - W[:, :1], b - b[0]
-
-
-@CENTER.mistake("the last entry makes up", S8, ANSWERS)
-def last_entry_makes_up(W, b):
-    """sums are 0 because the last entry makes up for the others, which stay"""
-    W, b = W.copy(), b.copy()
-    W[:, -1] -= W.sum(1)
-    b[-1] -= b.sum()
-    return W, b
+CENTER.mistakes += changed(
+    forms.center_writer,
+    S8,
+    """
+    weight standardized: rows of the weight are divided by their deviation as well
+        return W, b -> return W / W.std(1, keepdims=True), b
+    bias standardized: the bias is divided by its deviation as well
+        return W, b -> return W, b / b.std()
+    columns centered as well: the means over both axes are subtracted
+        return W, b -> return W - W.mean(0), b
+    the weight's means for the bias: the bias has the means of the weight's columns
+    subtracted, not its own mean
+        b.mean() -> W.mean(0)
+    one mean for the bias and the weight: the bias has the mean of all numbers
+    subtracted, the weight's included
+        b.mean() -> np.vstack([W, b]).mean()
+    median: the median of each row is subtracted, not its mean
+        W.mean(axis=1 -> np.median(W, axis=1
+        b.mean() -> np.median(b)
+    rows of length 1: rows of the weight are divided by their length as well
+        return W, b -> return W / np.linalg.norm(W, axis=1, keepdims=True), b
+    a bias of length 1: the bias is divided by its length as well
+        return W, b -> return W, b / np.linalg.norm(b)
+    the weight's means taken from the bias: the bias loses the sum of the weight's
+    means, besides its own mean
+        b - b.mean() -> b - b.mean() - W.mean(1).sum()
+    the weight's means given to the bias: what the weight's rows lose is added to the
+    centered bias
+        b - b.mean() -> b - b.mean() + W.mean(1).sum()
+    both means for the bias: the bias has the mean of the weight subtracted, besides its
+    own
+        b - b.mean() -> b - b.mean() - W.mean()
+    divided by the mean: rows are divided by their mean, which is not subtracted
+        W - W.mean(axis=1, keepdims=True), b - b.mean()
+            -> W / W.mean(axis=1, keepdims=True), b / b.mean()
+    columns centered together: the mean runs over rows, with the bias as one more row
+        W - W.mean(axis=1, keepdims=True), b - b.mean()
+            -> (a - np.vstack([W, b]).mean(0) for a in (W, b))
+    the first entry subtracted: the first entry of each row is subtracted, not its mean
+        W.mean(axis=1, keepdims=True) -> W[:, :1]
+        b.mean() -> b[0]
+    the last entry makes up: sums are 0 because the last entry makes up for the others,
+    which stay
+        W - W.mean(axis=1, keepdims=True), b - b.mean()
+            -> W.copy(), b.copy(); W[:, -1] -= W.sum(1); b[-1] -= b.sum()
+    """,
+    SEEN,
+)
 
 
 EXERCISES = (MASKED, BLOCK, ATTENTION, FOLD, CENTER)

@@ -67,4 +67,5 @@ def fold_layernorm(gamma, beta, W, b):
 
 
 def center_writer(W, b):
-    return W - W.mean(axis=1, keepdims=True), b - b.mean()
+    W, b = W - W.mean(axis=1, keepdims=True), b - b.mean()
+    return W, b

@@ -65,6 +65,18 @@ def logarithm(model, step):
     return _ratios(model, step, measure)
 
 
+def hooks_left(model, x, kind):
+    seen = []
+    with record.preserved(model):
+        for module in model.modules():
+            if isinstance(module, kind):
+                module.register_forward_hook(
+                    lambda m, i, out: seen.append(out.detach().clone())
+                )
+        model(x)
+    return seen
+
+
 MISTAKES = (
     (
         "record_activations",
@@ -104,4 +116,5 @@ MISTAKES = (
         new_weights_below,
     ),
     ("update_to_data_ratio", "logarithm", "makemore part 3, cell 18", logarithm),
+    ("record_activations", "hooks left behind", "captum #834", hooks_left),
 )

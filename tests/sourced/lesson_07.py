@@ -4,6 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
+from bn_checks.forms import lesson_07 as forms
+
 EPS = 1e-5
 
 
@@ -209,6 +211,11 @@ class Biased(BatchNorm):
         super().follow(mean, var * (N - 1) / N, N)
 
 
+def always_following(*args):
+    *rest, _ = args
+    return forms.norm_forward(*args)[0], *forms.norm_forward(*rest, True)[1:]
+
+
 MISTAKES = (
     (
         "direction_and_size",
@@ -335,5 +342,11 @@ MISTAKES = (
         "biased running variance",
         "ARENA_3.0 #415; labml_nn batch_norm; pytorch #19916",
         Biased,
+    ),
+    (
+        "norm_forward",
+        "statistics move in evaluation",
+        "nn-zero-to-hero #82",
+        always_following,
     ),
 )

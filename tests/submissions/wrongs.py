@@ -1,7 +1,5 @@
 """Wrong answers: every known mistake of the lesson, and answers that are no answers."""
 
-import inspect
-
 import numpy as np
 
 from bn_checks.banks import lesson_01
@@ -61,8 +59,7 @@ def cases():
     yield Case("untouched", content(untouched()), NONE, says="○")
     for exercise in lesson_01.EXERCISES:
         for mistake in exercise.mistakes:
-            if source := standing_alone(mistake.code, exercise.name):
-                yield _mistaken(exercise, mistake, source)
+            yield _mistaken(exercise, mistake)
     for name, body in NO_ANSWERS.items():
         source = f"def batchnorm_forward(x, gamma, beta, eps=1e-5):\n    {body}\n"
         yield wrong(f"answer {name}", with_answer(source), says="✗")
@@ -108,25 +105,13 @@ def _without_guard(x, gamma, beta, eps=1e-5):
     return gamma * (x - mu) / np.sqrt(var + eps) + beta, mu, var
 
 
-def _mistaken(exercise, mistake, source):
-    score = exercise.score(mistake.code, FULL[exercise.name], 5)
+def _mistaken(exercise, mistake):
+    code = mistake.code
+    score = exercise.score(code, FULL[exercise.name], 5)
+    source = f"{code.source}\n\n{exercise.name} = {code.form.__name__}\n"
     return Case(
         f"{exercise.name}: {mistake.name}",
         content(with_answer(source, exercise.name)),
         FULL | {exercise.name: round(float(score), 4)},
         says=mistake.name,
     )
-
-
-def standing_alone(function, name):
-    """Source of a mistake as a student would hand it in; "" if it needs a reference."""
-    sources, names = [], [function.__name__]
-    for each in names:
-        code = getattr(lesson_01, each)
-        source = inspect.getsource(code)
-        sources.insert(0, source[source.index("def ") :])  # without its decorator
-        used = [n for n in code.__code__.co_names if hasattr(lesson_01, n)]
-        if {"norms", "forms"} & {*used}:
-            return ""
-        names += [n for n in used if n != "np" and n not in names]
-    return "\n\n".join([*sources, f"{name} = {function.__name__}\n"])
