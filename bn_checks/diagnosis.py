@@ -15,10 +15,20 @@ import numpy as np
 
 from . import index
 from .engine import Failed, NotAttempted
-from .relations import degenerate, localized, near, relation
+from .relations import (
+    COUNT_OF_FAULTS,
+    IN_SHAPE,
+    NO_WHOLE,
+    SYMPTOMS,
+    degenerate,
+    localized,
+    near,
+    relation,
+)
 from .score import FAILS, Diagnosis
 from .words import be, comes_out, your
 
+EXAMPLE = "That comes out, for example, when {}."
 OTHER_SIGN = "has the other sign"
 TRIED = 6  # edits that fit the index
 SHAPES = "comes with", "holds", "is transposed", "is not yet", "is a whole matrix"
@@ -111,7 +121,7 @@ class Answer:
             return None
         [says] = words
         first = says.split()[0]
-        named = first in self.names or "_" in first
+        named = says.startswith(tuple(self.names)) or "_" in first
         told = f"Your {says}" if named else says[0].upper() + says[1:]
         return Diagnosis(says, f"{told}.")
 
@@ -128,10 +138,10 @@ class Answer:
         got, want = self.column(self.got, k), self.column(self.want, k)
         if all(w.dtype.kind == "i" and not w.any() for w in want):  # a count of faults
             counts = dict.fromkeys(str(g) for g in got)
-            return f"is a count that ought to be 0, and is {' or '.join(counts)}"
+            return COUNT_OF_FAULTS.format(" or ".join(counts))
         facts = self.cases, self.exercise.inputs, self.exercise.driven
         if self._counts(k) and any(np.any(g % 1) for g in got):
-            return "is no whole number"
+            return NO_WHOLE
         return relation(got, want, others, *facts)
 
     def column(self, results, k):
@@ -144,15 +154,21 @@ class Answer:
         if mistake is not None:
             says = _framed(names, mistake.clause)
             if empty:
-                says = f"{empty} That comes out, for example, when {mistake.clause}."
+                says = f"{empty} {EXAMPLE.format(mistake.clause)}"
             return Diagnosis(mistake.name, says, mistake.section)
-        if empty:
+        if empty and not all(map(self._is_symptom, self.wrong)):
             return Diagnosis(empty, empty)
         if all(self._relation(k) == OTHER_SIGN for k in self.wrong):
             says = f"{your(names)} {_plural(OTHER_SIGN, names)}."
             return Diagnosis(OTHER_SIGN, says)
         edit = self._edit()
-        return edit and Diagnosis(edit.clause, comes_out(names, edit.told(names)))
+        if edit is None:
+            return Diagnosis(empty, empty, "", False) if empty else None
+        told = edit.told(names)
+        if empty:
+            return Diagnosis(edit.clause, f"{empty} {EXAMPLE.format(told)}")
+        example = all(map(self._counts, self.wrong))  # they agree by accident
+        return Diagnosis(edit.clause, comes_out(names, told, example))
 
     def _empty(self):
         """What all wrong outputs are that carry no information; "" if one does."""
@@ -161,6 +177,9 @@ class Answer:
             return ""
         names = [self.names[k] for k in words]
         return f"{your(names)} {be(names)} {next(iter(words.values()))}."
+
+    def _is_symptom(self, k):
+        return f"is {self._degenerate(k)}".startswith(SYMPTOMS)
 
     def _degenerate(self, k):
         want = self.column(self.want, k)
@@ -214,7 +233,8 @@ class Answer:
         if open_:
             sentences.append(f"{your(open_)} {be(open_)} wrong as well.")
         name = "; ".join(" ".join(w) for w in said)
-        whole = not open_ and not self.others
+        symptoms = [w for kind, w in said if not kind and w.startswith(SYMPTOMS)]
+        whole = not (open_ or self.others or symptoms)
         return Diagnosis(name, " ".join(sentences), "", whole)
 
     def _sentence(self, names, kind, words):
@@ -245,15 +265,21 @@ class Answer:
         """What is to be said of an output whose shape is wrong; "" if it is not."""
         for got, want in zip(self.got, self.want, strict=True):
             if got[k].shape != want[k].shape:
-                return f"comes in shape {got[k].shape}, want {want[k].shape}"
+                return IN_SHAPE.format(got[k].shape, want[k].shape)
         return ""
 
     def _localized(self):
+        """Where the outputs are wrong, of those of which that can be said."""
+        where = {}
         for k in self.wrong:
-            got, want = self.column(self.got, k), self.column(self.want, k)
-            if words := localized(got, want):
-                return Diagnosis(words, f"Your {self.names[k]} {words}.", "", False)
-        return None
+            words = localized(self.column(self.got, k), self.column(self.want, k))
+            where.setdefault(words, []).append(self.names[k])
+        open_ = where.pop("", [])
+        if not where:
+            return None
+        sentences = [self._sentence(names, "", w) for w, names in where.items()]
+        sentences += [f"{your(open_)} {be(open_)} wrong as well."] if open_ else []
+        return Diagnosis("; ".join(where), " ".join(sentences), "", False)
 
 
 def _framed(names, clause):

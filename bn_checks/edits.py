@@ -81,8 +81,7 @@ class Form:
                     likely = cost + 0.6 * (said != clause)
                     where = self._where(clause, node)
                     single.append(Edit(said, likely, (place,), where))
-                    if kind != "turn":  # its clause does not say what is turned
-                        groups.setdefault((kind, clause, cost), []).append(place)
+                    groups.setdefault((kind, clause, cost), []).append(place)
         everywhere = [
             Edit(clause, cost - 0.2, tuple(places))
             for (_, clause, cost), places in groups.items()
@@ -111,9 +110,18 @@ class Form:
         """The clause, saying that a name is meant at one of its places only."""
         if not isinstance(node, ast.Name):
             return clause
+        if clause.endswith(" change places"):
+            return self._put_for(clause.split(" and ")[::-1], node)
         alike = [n for n in ast.walk(self.statement(node)) if _is_read(n)]
         several = sum(n.id == node.id for n in alike) > 1
         return f"{clause}, at one of its places" if several else clause
+
+    def _put_for(self, pair, node):
+        """That one of the pair b, 1 − b stands where the other belongs."""
+        pair = [words.removesuffix(" change places") for words in pair]
+        inside = ast.unparse(self.parents[id(node)]) == f"1 - {node.id}"
+        wrong, right = reversed(pair) if inside else pair
+        return f"{wrong} stands where {right} belongs"
 
     def _where(self, clause, node):
         target = self.target(node)

@@ -7,6 +7,12 @@ product of two letters.
 
 import ast
 
+# short expressions of forms, by what they are
+EXPRESSIONS = {
+    "N / (N - 1)": "the correction",
+    "dbeta / N": "the mean of dy",
+    "dgamma / N": "the mean of dy · x_hat",
+}
 # terms for values that forms compute on the way
 TERMS = {
     "mu": "the mean",
@@ -47,7 +53,6 @@ TERMS = {
     "outer": "the gradient at the norm's output",
     "slope": "the term with x_hat",
     "gradient": "the gradient",
-    "true_size": "the length of truth",
     "new_m": "the new m",
     "new_v": "the new v",
     "target": "the one-hot target",
@@ -62,6 +67,26 @@ TERMS = {
     "batches": "the number of batches",
     "columns": "the sum of each column",
     "lined_up": "the sum of each column times x_hat",
+    "length": "the length of gradient",
+    "true_length": "the length of truth",
+    "square": "the squared length of gradient",
+    "true_square": "the squared length of truth",
+    "first": "the corrected m",
+    "second": "the corrected v",
+    "sigma": "sigma",
+    "moved": "m",
+    "stretch": "s",
+    "now": "the mean",
+    "center_of_m": "mu",
+    "g": "the gradient at w",
+    "v": "the variance with eps",
+    "slopes": "what is summed up",
+    "shift": "the shift",
+    "e": "the exponentials",
+    "out": "the layer's output",
+    "dx_hat": "dy · gamma",
+    "dz": "dz",
+    "right": "the number of right answers",
     "largest": "the largest entry",
     "changed": "the change",
     "spread": "the squared distance of the means",
@@ -90,16 +115,18 @@ FUNCTIONS = {
 def spoken(node, letters):
     """What an expression is called; "" where there are no words for it."""
     match node:
-        case ast.BinOp() if ast.unparse(node) == "N / (N - 1)":
-            return TERMS["correction"]
+        case ast.BinOp() if ast.unparse(node) in EXPRESSIONS:
+            return EXPRESSIONS[ast.unparse(node)]
         case ast.Name(id=name):
             return name if name in letters else TERMS.get(name, "")
         case ast.Constant(value=value):
-            return f"{value}"
+            return "eps" if is_eps(node) else f"{value}"
         case ast.Attribute(attr="T", value=value):
             return _with(spoken(value, letters), " transposed")
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
             return name
+        case ast.Attribute(attr="ndim"):
+            return "the number of axes"
         case ast.Subscript(slice=ast.JoinedStr(values=[ast.Constant(value=v), *_])):
             return str(v)
         case ast.Subscript(value=value):
@@ -116,6 +143,21 @@ def spoken(node, letters):
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return _with("−", spoken(operand, letters))
     return ""
+
+
+def is_eps(node):
+    """Whether a node is eps, by its name or by its usual value."""
+    if isinstance(node, ast.Constant):
+        return node.value == 1e-5
+    return ast.unparse(node) in ("eps", "self.eps")
+
+
+def agreed(clause, what):
+    """A clause that is said of `what`, in the plural where that is one."""
+    told = clause.format(what)
+    if be([what]) == "are" and clause.startswith("{} "):
+        return told.replace(" is ", " are ", 1).replace(" enters ", " enter ")
+    return told
 
 
 def _with(*parts):
@@ -157,9 +199,10 @@ def listed(names):
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def comes_out(names, clause):
-    """The frame of all clauses."""
-    return f"{your(names)} {be(names)} what comes out when {clause}."
+def comes_out(names, clause, example=False):
+    """The frame of all clauses; `example` where others would give the same."""
+    when = "when, for example," if example else "when"
+    return f"{your(names)} {be(names)} what comes out {when} {clause}."
 
 
 def be(names):
@@ -171,4 +214,13 @@ def be(names):
 
 
 def your(names):
-    return f"Your {listed([name.removeprefix('your ') for name in names])}"
+    """The subject of a sentence; "index (a)" and "index (b)" are said together."""
+    stems = {}
+    for name in names:
+        stem, _, part = name.removeprefix("your ").partition(" (")
+        stems.setdefault(stem, []).append(part.removesuffix(")"))
+    return f"Your {listed([_stem(*pair) for pair in stems.items()])}"
+
+
+def _stem(stem, parts):
+    return f"{stem} ({listed(parts)})" if all(parts) else stem
