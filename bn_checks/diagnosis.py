@@ -32,6 +32,7 @@ EXAMPLE = "That comes out, for example, when {}."
 OTHER_SIGN = "has the other sign"
 TRIED = 6  # edits that fit the index
 SHAPES = "comes with", "holds", "is transposed", "is not yet", "is a whole matrix"
+SIMPLE = OTHER_SIGN, "is twice what it ought to be", "is half of what it ought to be"
 STATED = *SHAPES, "has the digits", "differs", "is a count"
 
 
@@ -164,7 +165,10 @@ class Answer:
         edit = self._edit()
         if edit is None:
             return Diagnosis(empty, empty, "", False) if empty else None
-        told = edit.told(names)
+        told, first = edit.told(names), self._relation(self.wrong[0])
+        if names[1:] and first in SIMPLE and f" {names[0]}" in f" {told}":
+            rest = f"The rest that is wrong follows from your {names[0]}."
+            return Diagnosis(edit.clause, f"Your {names[0]} {first}. {rest}")
         if empty:
             return Diagnosis(edit.clause, f"{empty} {EXAMPLE.format(told)}")
         example = all(map(self._counts, self.wrong))  # they agree by accident
@@ -221,6 +225,11 @@ class Answer:
 
     def _in_parts(self):
         """A sentence for each wrong output that has one."""
+        relations = {self._relation(k) for k in self.wrong}
+        if len(relations) == 1 and not self.others and any(relations):
+            [words], names = relations, [self.names[k] for k in self.wrong]
+            whole = not words.startswith(SYMPTOMS)
+            return Diagnosis(words, self._sentence(names, "", words), "", whole)
         said, open_, sections = {}, [], []
         for k in self.wrong:
             words = self._of(k, sections)

@@ -110,10 +110,10 @@ class Form:
         """The clause, saying that a name is meant at one of its places only."""
         if not isinstance(node, ast.Name):
             return clause
-        if clause.endswith(" change places"):
-            return self._put_for(clause.split(" and ")[::-1], node)
         alike = [n for n in ast.walk(self.statement(node)) if _is_read(n)]
         several = sum(n.id == node.id for n in alike) > 1
+        if several and clause.endswith(" change places"):
+            return self._put_for(clause.split(" and ")[::-1], node)
         return f"{clause}, at one of its places" if several else clause
 
     def _put_for(self, pair, node):

@@ -178,6 +178,8 @@ def _as_array(value, name):
 
 def _kind(value):
     name = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
     if isinstance(value, (tuple, list)):
         name += f" of {len(value)} values"
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"

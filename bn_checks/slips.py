@@ -10,7 +10,7 @@ import copy
 from functools import partial
 from itertools import combinations
 
-from .words import FUNCTIONS, agreed, is_eps, spoken
+from .words import FUNCTIONS, agreed, is_eps, spoken, stands
 
 COUNTED = "the number of samples", "the count", "the total count", "n", "N"
 REDUCTIONS = ("mean", "sum", "var", "std", "max")
@@ -63,7 +63,7 @@ OPERATIONS = {
     ),
     ast.Pow: (
         ("drop", "the power of {a} is left out", 1.5, "a"),
-        ("*", "{a} is multiplied by its exponent", 2.5, "a * b"),
+        ("*", "{a} is multiplied by its exponent, not raised to it", 2.5, "a * b"),
     ),
     ast.MatMult: (
         ("drop", "the product with {b} is left out", 1.5, "a"),
@@ -209,13 +209,14 @@ LEFT_OUT = {
     "remove": "hooks are not removed",
     "reset_running_stats": "the old running statistics are not forgotten",
 }
+CALLED = "isinstance", "len", "min", "max", "zip", "range", "list", "enumerate"
 MODES = {"train": "evaluation", "eval": "training"}  # what is switched on instead
 ROUNDS = (
-    ("the last round of a loop is left out", "list(a)[:-1]"),
-    ("the first round of a loop is left out", "list(a)[1:]"),
-    ("only the first round of a loop counts", "list(a)[:1]"),
-    ("only the last round of a loop counts", "list(a)[-1:]"),
-    ("a loop does nothing", "[]"),
+    ("the last round of {} is left out", "list(a)[:-1]"),
+    ("the first round of {} is left out", "list(a)[1:]"),
+    ("only the first round of {} counts", "list(a)[:1]"),
+    ("only the last round of {} counts", "list(a)[-1:]"),
+    ("{} does nothing", "[]"),
 )
 SIGNS = {ast.Add: "+", ast.Sub: "-"}
 LENGTHS = "two lengths are subtracted, and not two arrays"
@@ -328,8 +329,15 @@ def _statements(node, form, say):
                 clause = f"{who} are returned in each other's place"
                 yield "order", clause, 1.5, _swapped(i, j)
         case ast.For() | ast.comprehension():
-            for clause, text in ROUNDS:
-                yield "loop", clause, 2, _rounds(text)
+            yield from _loops(node, say)
+
+
+def _loops(node, say):
+    over = dict.fromkeys(say(n) for n in ast.walk(node.iter) if _named(n))
+    over = " and ".join(name for name in over if name and " " not in name)
+    loop = f"the loop over {over}" if over else "a loop"
+    for clause, text in ROUNDS if over else ROUNDS[:-1]:
+        yield "loop", clause.format(loop), 2, _rounds(text)
 
 
 def _below(node, form):
@@ -351,13 +359,9 @@ def _called(call, name):
         clause = "the mode is not set back"
     yield f"call {name}", clause, 1.5, left_out
     if mode := MODES.get(name):
-        clause = f"{mode} mode is switched on where another belongs"
-        yield (
-            f"mode {name}",
-            clause,
-            1.6,
-            _calling({"train": "eval"}.get(name, "train")),
-        )
+        other = {"train": "eval", "eval": "train"}[name]
+        clause = f"{mode} mode is switched on where {MODES[other]} mode belongs"
+        yield f"mode {name}", clause, 1.6, _calling(other)
 
 
 def _calling(name):
@@ -369,7 +373,7 @@ def _calling(name):
 
 
 def _operations(node, say, form):
-    if ast.unparse(node).startswith("1 - "):
+    if _is_complement(node, say):
         yield from _complements(node, say, form)
     else:
         yield from _others(node, say, _below(node, form))
@@ -400,20 +404,21 @@ def _others(node, say, below):
         clause = clause.format(**words) if known else ""
         yield (
             kind,
-            _under_the_root(node, clause, text),
+            _left_out_of_a_sum(node, clause, text),
             cost,
             put(text, a="left", b="right"),
         )
 
 
-def _under_the_root(node, clause, text):
-    """The clause; where it says that all but eps is left out, in better words."""
-    kept = {"a": node.left, "b": node.right}.get(text)
-    if isinstance(node.op, ast.Add) and kept is not None and is_eps(kept):
+def _left_out_of_a_sum(node, clause, text):
+    """The clause; of a term that is left out, what that looks like."""
+    if not isinstance(node.op, ast.Add) or text not in ("a", "b") or not clause:
+        return clause
+    if is_eps(node.left if text == "a" else node.right):
         return (
             f"eps alone is left under the root ({clause.split(' is ')[0]} counts as 0)"
         )
-    return clause
+    return f"{clause} (as if it were 0)" if clause.startswith("the ") else clause
 
 
 def _is_reciprocal(node):
@@ -422,6 +427,13 @@ def _is_reciprocal(node):
         case ast.BinOp(op=ast.Pow(), right=ast.UnaryOp(op=ast.USub())):
             return True
     return False
+
+
+def _is_complement(node, say):
+    """Whether a node is 1 − b, and b a letter or so."""
+    one = isinstance(node.left, ast.Constant) and node.left.value == 1
+    words = say(node.right)
+    return one and isinstance(node.op, ast.Sub) and words and " " not in words
 
 
 def _complements(node, say, form):
@@ -433,7 +445,7 @@ def _complements(node, say, form):
         if "running" in weighed:
             weighed = "the old value"
         frame = f"{weighed} gets the weight {{}}, not {{}}" if weighed else frame
-    for kind, words, cost, text in COMPLEMENTS if b else ():
+    for kind, words, cost, text in COMPLEMENTS:
         words = frame.format(words.format(b=b), f"1 − {b}")
         yield kind, words, cost, put(text, b="right")
 
@@ -523,7 +535,7 @@ def _numbers(node, value, form):
         if role and new != value:
             words = {"new": _shown(sign * new), "old": _shown(sign * value)}
             clause = role.format(**words)
-            if value < 1e-3 and new == value + 1:
+            if 0 < value < 1e-3 and new == value + 1 and " is " in clause:
                 clause = clause.partition(" is ")[0] + " is 1 too large"
             yield f"number {new}", clause, cost, put(repr(new))
 
@@ -543,6 +555,8 @@ def _role(node, host, form):
         case ast.BinOp():
             return _operand(node, host, say)
         case ast.Compare(left=left, comparators=[right]) if right is node:
+            if 0 < abs(ast.literal_eval(node)) < 1e-3:
+                return "what counts as 0 lies below {new}, not below {old}"
             words = say(left)
             return (
                 f"{words} is compared with {{new}}, not with {{old}}" if words else ""
@@ -568,9 +582,9 @@ def _operand(node, host, say):
             return "eps is {new}, not {old}"
         case ast.Add():
             return "{new} is added, not {old}"
-        case ast.Sub() if not first:
-            return "{new} is subtracted, not {old}"
-        case ast.Sub() if say(host.right):
+        case ast.Sub() if not first and say(host.left):
+            return f"{{new}} is subtracted from {say(host.left)}, not {{old}}"
+        case ast.Sub() if first and say(host.right) and not _is_complement(host, say):
             return f"{say(host.right)} is subtracted from {{new}}, not from {{old}}"
         case ast.Mult():
             return "a factor is {new}, not {old}"
@@ -729,7 +743,7 @@ def _reductions(node, name, say, divisor):
         if divisor and (name, sister) == ("sum", "mean"):
             clause = f"{divisor} divides twice"
         cost = 0.8 if sister in ("mean", "sum") else 1.1
-        yield sister, clause.format(what), cost, _renamed(sister)
+        yield sister, agreed(clause, what), cost, _renamed(sister)
     field = "args.0" if function else "func.value"
     if name in ("sum", "mean"):
         done = "summed" if name == "sum" else "averaged"
@@ -842,7 +856,7 @@ def _branches(node, say):
 
 
 def _named(node):
-    return isinstance(node, ast.Name) and node.id not in ("isinstance", "len", "min")
+    return isinstance(node, ast.Name) and node.id not in CALLED
 
 
 def _without(test):
@@ -973,7 +987,7 @@ def _names(node, form, say):
     for other in form.names():
         if other != name and other not in AVERAGED:
             word = spoken(ast.Name(other), form.letters)
-            clause = word and f"{word} stands where {what} belongs"
+            clause = stands(word, what) if word and word != what else ""
             yield f"{name} {other}", clause, 2, put(other)
 
 

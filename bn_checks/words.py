@@ -96,6 +96,14 @@ TERMS = {
     "within": "the spread within the groups",
     "between": "the spread between the groups",
 }
+PLURAL = (
+    "the exponentials",
+    "the logits",
+    "the probabilities",
+    "the counts",
+    "the workers' means",
+    "the workers' variances",
+)
 FUNCTIONS = {
     "sqrt": "the root",
     "log": "the logarithm",
@@ -160,6 +168,12 @@ def agreed(clause, what):
     return told
 
 
+def stands(one, other):
+    """That one thing stands where another belongs."""
+    verbs = ["" if be([name]) == "are" else "s" for name in (one, other)]
+    return f"{one} stand{verbs[0]} where {other} belong{verbs[1]}"
+
+
 def _with(*parts):
     return "".join(parts) if all(parts) else ""
 
@@ -208,9 +222,13 @@ def comes_out(names, clause, example=False):
 def be(names):
     """is or are."""
     name = names[0]
-    plural = " " not in name and name.endswith("s") and not name.endswith(("ss", "as"))
-    several = len(names) > 1 or plural or ", " in name
+    several = len(names) > 1 or _is_plural(name) or ", " in name
     return "are" if several else "is"
+
+
+def _is_plural(name):
+    ends = name.endswith("s") and not name.endswith(("ss", "as", "eps", "ms", "axis"))
+    return name in PLURAL or (ends and " " not in name)
 
 
 def your(names):
