@@ -225,16 +225,15 @@ class Answer:
 
     def _in_parts(self):
         """A sentence for each wrong output that has one."""
-        relations = {self._relation(k) for k in self.wrong}
-        if len(relations) == 1 and not self.others and any(relations):
-            [words], names = relations, [self.names[k] for k in self.wrong]
-            whole = not words.startswith(SYMPTOMS)
-            return Diagnosis(words, self._sentence(names, "", words), "", whole)
         said, open_, sections = {}, [], []
         for k in self.wrong:
             words = self._of(k, sections)
             said.setdefault(words, []).append(self.names[k])
             open_ += [] if words else [self.names[k]]
+        relations = {self._relation(k) for k in self.wrong}
+        if len(said) > 1 and len(relations) == 1 and any(relations):
+            said = {("", relations.pop()): [self.names[k] for k in self.wrong]}
+            open_ = []  # one cause, told once
         said.pop("", None)
         if not said:
             return self._localized()
@@ -296,15 +295,30 @@ def _framed(names, clause):
 
 
 def _plural(words, names):
+    """What is said of one output, said of several."""
     if be(names) == "is":
         return words
-    for one, many in (
-        ("is ", "are "),
-        ("comes ", "come "),
-        ("has ", "have "),
-        ("holds ", "hold "),
-        ("differs ", "differ "),
-    ):
+    for one, many in PLURALS:
+        words = words.replace(one, many)
+    for one, many in VERBS:
         if words.startswith(one):
             return many + words.removeprefix(one)
     return words
+
+
+VERBS = (
+    ("is ", "are "),
+    ("comes ", "come "),
+    ("has ", "have "),
+    ("holds ", "hold "),
+    ("differs ", "differ "),
+)
+PLURALS = (
+    (" it ought", " they ought"),
+    (" its samples it is ", " their samples they are "),
+    (" its mean over the samples is ", " their means over the samples are "),
+    (" its signs", " their signs"),
+    (" its diagonal is ", " their diagonals are "),
+    (" added to it", " added to them"),
+    (" from it", " from them"),
+)

@@ -19,10 +19,11 @@ from functools import cached_property
 from itertools import combinations
 
 from .slips import put, slips
+from .words import agreed
 
 FAMILY = 1.5  # edits that cost no more are also tried in pairs
 PAIRED = 45  # of them, the likeliest
-LIBRARIES = ("np", "torch", "nn", "F")
+GIVEN = ("np", "torch", "nn", "F", "self")  # names that nobody mixes up
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Form:
         single, groups = [], {}
         for number, node in enumerate(self.nodes):
             for kind, clause, cost, change in slips(node, self):
+                clause = agreed(clause)
                 if clause:
                     said, place = self._one_of(clause, node), (number, change)
                     likely = cost + 0.6 * (said != clause)
@@ -181,7 +183,7 @@ def _is_read(node):
     return (
         isinstance(node, ast.Name)
         and isinstance(node.ctx, ast.Load)
-        and node.id not in LIBRARIES
+        and node.id not in GIVEN
     )
 
 

@@ -39,7 +39,7 @@ def near(a, b, rtol=1e-6):
 def degenerate(got, cases, inputs):
     """What an output is, where it carries no information; "" where it does."""
     if not all(g.size for g in got):
-        return ""
+        return "" if any(g.size for g in got) else "empty"
     if all(np.isnan(g).all() for g in got):
         return "nan everywhere" if any(g.size > 1 for g in got) else "nan"
     if any(np.isnan(g).any() for g in got):
@@ -229,7 +229,7 @@ def _counted(pairs, cases, inputs, stacked):
             if len(set(lengths or ())) > 1 and _follow(factors, lengths, rule):
                 which = "an axis" if stacked else f"axis {axis}"
                 return words.format(f"the length of {which} of {inputs[k]}")
-    if len(factors) > 1 and all(near(f, factors[0]) for f in factors):
+    if len(factors) > 1 and factors[0] and all(near(f, factors[0]) for f in factors):
         return f"is {factors[0]:.4g} times what it ought to be"
     return "" if stacked else _other_length(factors, cases, inputs)
 

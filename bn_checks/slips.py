@@ -10,7 +10,7 @@ import copy
 from functools import partial
 from itertools import combinations
 
-from .words import FUNCTIONS, agreed, is_eps, spoken, stands
+from .words import FUNCTIONS, is_eps, spoken, stands
 
 COUNTED = "the number of samples", "the count", "the total count", "n", "N"
 REDUCTIONS = ("mean", "sum", "var", "std", "max")
@@ -91,8 +91,8 @@ COMPLEMENTS = (
     ("minus", "−{b}", 2, "-b"),
     ("only", "{b}", 1, "b"),
     ("twice", "1 − 2 · {b}", 2.4, "1 - b - b"),
-    ("number", "2 − {b}", 2.8, "2 - b"),
-    ("number", "0.5 − {b}", 2.8, "0.5 - b"),
+    ("number", "2 − {b}", 2.3, "2 - b"),
+    ("number", "0.5 − {b}", 2.3, "0.5 - b"),
 )
 # np.sqrt(node), and np.sqrt(a + b) where b is eps
 ROOTS = (
@@ -209,14 +209,14 @@ LEFT_OUT = {
     "remove": "hooks are not removed",
     "reset_running_stats": "the old running statistics are not forgotten",
 }
-CALLED = "isinstance", "len", "min", "max", "zip", "range", "list", "enumerate"
+CALLED = "self", "isinstance", "len", "min", "max", "zip", "range", "list", "enumerate"
 MODES = {"train": "evaluation", "eval": "training"}  # what is switched on instead
 ROUNDS = (
-    ("the last round of {} is left out", "list(a)[:-1]"),
-    ("the first round of {} is left out", "list(a)[1:]"),
-    ("only the first round of {} counts", "list(a)[:1]"),
-    ("only the last round of {} counts", "list(a)[-1:]"),
-    ("{} does nothing", "[]"),
+    ("the last round of the loop over {} is left out", "list(a)[:-1]"),
+    ("the first round of the loop over {} is left out", "list(a)[1:]"),
+    ("only the first round of the loop over {} counts", "list(a)[:1]"),
+    ("only the last round of the loop over {} counts", "list(a)[-1:]"),
+    ("the loop over {} does nothing", "[]"),
 )
 SIGNS = {ast.Add: "+", ast.Sub: "-"}
 LENGTHS = "two lengths are subtracted, and not two arrays"
@@ -325,7 +325,8 @@ def _statements(node, form, say):
         case ast.Return(value=ast.Tuple(elts=items)):
             for i, j in combinations(range(len(items)), 2):
                 words = say(items[i]), say(items[j])
-                who = " and ".join(words) if all(words) else "two results"
+                short = all(word and " " not in word for word in words)
+                who = " and ".join(words) if short else "two results"
                 clause = f"{who} are returned in each other's place"
                 yield "order", clause, 1.5, _swapped(i, j)
         case ast.For() | ast.comprehension():
@@ -335,9 +336,8 @@ def _statements(node, form, say):
 def _loops(node, say):
     over = dict.fromkeys(say(n) for n in ast.walk(node.iter) if _named(n))
     over = " and ".join(name for name in over if name and " " not in name)
-    loop = f"the loop over {over}" if over else "a loop"
-    for clause, text in ROUNDS if over else ROUNDS[:-1]:
-        yield "loop", clause.format(loop), 2, _rounds(text)
+    for clause, text in ROUNDS:
+        yield "loop", over and clause.format(over), 2, _rounds(text)
 
 
 def _below(node, form):
@@ -556,7 +556,7 @@ def _role(node, host, form):
             return _operand(node, host, say)
         case ast.Compare(left=left, comparators=[right]) if right is node:
             if 0 < abs(ast.literal_eval(node)) < 1e-3:
-                return "what counts as 0 lies below {new}, not below {old}"
+                return "the limit below which something is 0 is {new}, not {old}"
             words = say(left)
             return (
                 f"{words} is compared with {{new}}, not with {{old}}" if words else ""
@@ -743,7 +743,7 @@ def _reductions(node, name, say, divisor):
         if divisor and (name, sister) == ("sum", "mean"):
             clause = f"{divisor} divides twice"
         cost = 0.8 if sister in ("mean", "sum") else 1.1
-        yield sister, agreed(clause, what), cost, _renamed(sister)
+        yield sister, clause.format(what), cost, _renamed(sister)
     field = "args.0" if function else "func.value"
     if name in ("sum", "mean"):
         done = "summed" if name == "sum" else "averaged"
@@ -983,7 +983,7 @@ def _names(node, form, say):
         rules = (*rules, *more) if name in names else rules
     for kind, clause, cost, text in rules:
         parts = {"a": ast.Name(name, ast.Load())}
-        yield kind, agreed(clause, what), cost, _filled(text, parts)
+        yield kind, clause.format(what), cost, _filled(text, parts)
     for other in form.names():
         if other != name and other not in AVERAGED:
             word = spoken(ast.Name(other), form.letters)

@@ -6,6 +6,7 @@ product of two letters.
 """
 
 import ast
+import re
 
 # short expressions of forms, by what they are
 EXPRESSIONS = {
@@ -96,6 +97,7 @@ TERMS = {
     "within": "the spread within the groups",
     "between": "the spread between the groups",
 }
+SINGULAR = "eps", "ms", "axis", "num_groups"  # all the same
 PLURAL = (
     "the exponentials",
     "the logits",
@@ -160,18 +162,18 @@ def is_eps(node):
     return ast.unparse(node) in ("eps", "self.eps")
 
 
-def agreed(clause, what):
-    """A clause that is said of `what`, in the plural where that is one."""
-    told = clause.format(what)
-    if be([what]) == "are" and clause.startswith("{} "):
-        return told.replace(" is ", " are ", 1).replace(" enters ", " enter ")
-    return told
+def agreed(clause):
+    """The clause with its first verb in the plural, where its subject is one."""
+    found = re.match(r"(.+?)( alone)? (is|enters|stands) ", clause)
+    if not found or not _is_plural(found[1]):
+        return clause
+    verb = {"is": "are"}.get(found[3], found[3].removesuffix("s"))
+    return f"{clause[: found.start(3)]}{verb}{clause[found.end(3) :]}"
 
 
 def stands(one, other):
     """That one thing stands where another belongs."""
-    verbs = ["" if be([name]) == "are" else "s" for name in (one, other)]
-    return f"{one} stand{verbs[0]} where {other} belong{verbs[1]}"
+    return f"{one} stands where {other} belong{'' if _is_plural(other) else 's'}"
 
 
 def _with(*parts):
@@ -227,8 +229,8 @@ def be(names):
 
 
 def _is_plural(name):
-    ends = name.endswith("s") and not name.endswith(("ss", "as", "eps", "ms", "axis"))
-    return name in PLURAL or (ends and " " not in name)
+    ends = name.endswith("s") and not name.endswith(("ss", "as"))
+    return name in PLURAL or (ends and " " not in name and name not in SINGULAR)
 
 
 def your(names):
