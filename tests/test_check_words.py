@@ -3,6 +3,8 @@
 One wrong answer or more for each kind of sentence that was false, empty or vague.
 """
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -339,3 +341,86 @@ def test_verdicts_that_other_causes_give_too_are_told_with_an_example():
 
     score = said("find_wrong_backward", last_axis)
     assert "when, for example," in score.diagnosis or not score.explained
+
+
+# --- what is pickled or copied -------------------------------------------------------
+
+
+def pickled(thing):
+    return pickle.loads(pickle.dumps(thing))
+
+
+@pytest.mark.parametrize("carry", [pickled, copy.copy, copy.deepcopy])
+def test_a_score_and_its_diagnosis_survive_a_copy(carry):
+    score = said("batchnorm_inference", batchnorm_inference)
+    score.note = "a note"
+    twin = carry(score)
+    assert (type(twin), twin, twin.points) == (type(score), score, 3)
+    assert (twin.rows, twin.found, twin.note) == (score.rows, score.found, "a note")
+    assert (twin.text, twin.diagnosis) == (score.text, score.diagnosis)
+    assert twin._repr_html_() == score._repr_html_()
+
+
+class Norm(torch.nn.Module):
+    """A right answer to 7.10; of the module, so that pickle finds it."""
+
+    def __init__(self, D, momentum=0.1):
+        super().__init__()
+        self.gamma = torch.nn.Parameter(torch.ones(D))
+        self.beta = torch.nn.Parameter(torch.zeros(D))
+        self.register_buffer("running_mean", torch.zeros(D))
+        self.register_buffer("running_var", torch.ones(D))
+        self.momentum = momentum
+
+    def forward(self, x):
+        state = self.running_mean, self.running_var, self.gamma, self.beta
+        batch_norm = torch.nn.functional.batch_norm
+        return batch_norm(x, *state, self.training, self.momentum, 1e-5)
+
+
+@pytest.mark.parametrize("carry", [pickled, copy.deepcopy])
+def test_a_layer_with_buffers_survives_a_copy_and_is_judged_alike(carry):
+    layer = Norm(4)
+    layer(torch.randn(9, 4))
+    twin = carry(layer)
+    x = torch.randn(3, 4)
+    assert torch.equal(twin.eval()(x), layer.eval()(x))
+    exercise = check.exercise("torch_batchnorm")
+    assert exercise.score(Norm, 4, 1) == 4
+    assert exercise.score(lambda D: carry(Norm(D)), 4, 1) == 4
+
+
+@pytest.mark.parametrize("carry", [pickled, copy.deepcopy])
+def test_a_frozen_network_that_is_copied_stays_frozen(carry):
+    def answer(model):
+        return carry(Frozen.frozen(model))
+
+    assert check.exercise("freeze_batchnorm").score(Frozen.frozen, 3, 1) == 3
+    assert check.exercise("freeze_batchnorm").score(answer, 3, 1) == 3
+
+
+class Frozen:
+    """What a frozen layer has, as a class of the module."""
+
+    def train(self, mode=True):
+        return self
+
+    @staticmethod
+    def frozen(model):
+        for m in model.modules():
+            for kind in (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d):
+                if type(m) is kind:
+                    m.eval().requires_grad_(False)
+                    m.__class__ = FROZEN[kind]
+        return model
+
+
+class Frozen1d(Frozen, torch.nn.BatchNorm1d):
+    pass
+
+
+class Frozen2d(Frozen, torch.nn.BatchNorm2d):
+    pass
+
+
+FROZEN = {torch.nn.BatchNorm1d: Frozen1d, torch.nn.BatchNorm2d: Frozen2d}
