@@ -171,7 +171,7 @@ class Answer:
             return Diagnosis(edit.clause, f"Your {names[0]} {first}. {rest}")
         if empty:
             return Diagnosis(edit.clause, f"{empty} {EXAMPLE.format(told)}")
-        example = all(map(self._counts, self.wrong))  # they agree by accident
+        example = edit.shared or all(map(self._counts, self.wrong))
         return Diagnosis(edit.clause, comes_out(names, told, example))
 
     def _empty(self):
@@ -190,7 +190,9 @@ class Answer:
         got = self.column(self.got, k)
         if any(np.isnan(w).any() or not np.any(w) for w in want):
             return ""
-        return degenerate(got, self.cases, self.exercise.inputs)
+        words = degenerate(got, self.cases, self.exercise.inputs)
+        same = words == f"{self.names[k]} as it came in"
+        return "what it was when it came in" if same else words
 
     def _gives(self, code, outputs=None):
         """Whether a wrong implementation gives these outputs, on every case.
@@ -225,9 +227,10 @@ class Answer:
 
     def _in_parts(self):
         """A sentence for each wrong output that has one."""
-        said, open_, sections = {}, [], []
+        said, open_ = {}, []
+        empty = any(map(self._degenerate, self.wrong))
         for k in self.wrong:
-            words = self._of(k, sections)
+            words = self._of(k, empty)
             said.setdefault(words, []).append(self.names[k])
             open_ += [] if words else [self.names[k]]
         relations = {self._relation(k) for k in self.wrong}
@@ -246,22 +249,26 @@ class Answer:
         return Diagnosis(name, " ".join(sentences), "", whole)
 
     def _sentence(self, names, kind, words):
-        if kind == "when":
-            return comes_out(names, words)
+        if kind:
+            return comes_out(names, words, kind == "example")
         return f"{your(names)} {_plural(words, names)}."
 
-    def _of(self, k, sections):
-        """("when", clause) or ("", relation) for one output; "" for nothing."""
+    def _of(self, k, empty):
+        """("when", clause) or ("", relation) for one output; "" for nothing.
+
+        Where another output is empty of content, a cause of this one is no cause of
+        the whole: only relations are told.
+        """
         if words := self._degenerate(k):
             return "", f"is {words}"
         found = self._relation(k)
         if found and found.startswith(STATED):
             return "", found
-        for mistake in self.exercise.mistakes:
+        for mistake in () if empty else self.exercise.mistakes:
             if mistake.shows is None and self._gives(mistake.code, [k]):
                 return "when", mistake.clause
-        if not self._counts(k) and (edit := self._edit([k])):
-            return "when", edit.told([self.names[k]])
+        if not empty and not self._counts(k) and (edit := self._edit([k])):
+            return "example" if edit.shared else "when", edit.told([self.names[k]])
         found = found or self._shape(k)
         return ("", found) if found else ""
 

@@ -35,12 +35,14 @@ class Edit:
         cost: the lower, the likelier.
         places: pairs of a node's number in the walk of the tree, and its change.
         where: the letter in whose computation the change lies; "" if none.
+        shared: whether another edit, as likely, has the same results.
     """
 
     clause: str
     cost: float
     places: tuple
     where: str = ""
+    shared: bool = False
 
     def told(self, names):
         """The clause, for an answer whose outputs of these names are wrong."""

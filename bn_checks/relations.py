@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 LOST = "comes with the right numbers in shape {}, want {}"
+REPEATED = "comes with the right numbers, repeated to shape {}, want {}"
 IN_PLACES, ONE_NUMBER = "nan in places", "one number everywhere"
 NO_WHOLE = "is no whole number"
 COUNT_OF_FAULTS = "is a count that ought to be 0, and is {}"
@@ -77,6 +78,8 @@ def relation(got, want, others, cases, inputs, stacked=False):
     shapes = [(g.shape, w.shape) for g, w in pairs if g.shape != w.shape]
     if shapes and all(near(g.ravel(), w.ravel()) for g, w in pairs):
         return LOST.format(*shapes[0])
+    if shapes and all(_repeats(g, w) for g, w in pairs):
+        return REPEATED.format(*shapes[0])
     whole = all(w.dtype.kind in "iu" for _, w in pairs)
     if found := _ruled(pairs, WHOLE if whole else RULES):
         return found
@@ -105,6 +108,14 @@ def _ruled(pairs, rules):
         if all(_holds(rule, g, w) for g, w in wrong):
             return phrase + places
     return ""
+
+
+def _repeats(got, want):
+    """Whether what came is the right one, spread out along more or longer axes."""
+    try:
+        return near(got, np.broadcast_to(want, got.shape))
+    except ValueError:
+        return False
 
 
 def _with_inputs(pairs, cases, inputs):

@@ -10,7 +10,7 @@ import copy
 from functools import partial
 from itertools import combinations
 
-from .words import FUNCTIONS, is_eps, spoken, stands
+from .words import FUNCTIONS, is_eps, listed, spoken, stands
 
 COUNTED = "the number of samples", "the count", "the total count", "n", "N"
 REDUCTIONS = ("mean", "sum", "var", "std", "max")
@@ -188,14 +188,20 @@ SPECIAL = {
     ("n",): (("same", "every part counts the same", 0.6, "0 * a + 1"),),
     ("share_a", "share_b"): (("half", "both groups count the same", 0.8, "0.5"),),
 }
-# for each comparison: what is asked for instead, in words and in code
+# for each comparison: what passes instead, in words and in code
+BELOW, ABOVE = (
+    "passes its test below {b}, not above",
+    "passes its test above {b}, not below",
+)
+WITH = "passes its test where it equals {b}, too"
+WITHOUT = "fails its test where it equals {b}"
 COMPARED = {
-    ast.Lt: (("be above {b}, not below", ast.Gt), ("be at most {b}", ast.LtE)),
-    ast.Gt: (("be below {b}, not above", ast.Lt), ("be at least {b}", ast.GtE)),
-    ast.LtE: (("be at least {b}, not at most", ast.GtE), ("be below {b}", ast.Lt)),
-    ast.GtE: (("be at most {b}, not at least", ast.LtE), ("be above {b}", ast.Gt)),
-    ast.Eq: (("differ from {b}, not equal it", ast.NotEq),),
-    ast.NotEq: (("equal {b}, not differ from it", ast.Eq),),
+    ast.Lt: ((ABOVE, ast.Gt), (WITH, ast.LtE)),
+    ast.Gt: ((BELOW, ast.Lt), (WITH, ast.GtE)),
+    ast.LtE: ((ABOVE, ast.GtE), (WITHOUT, ast.Lt)),
+    ast.GtE: ((BELOW, ast.LtE), (WITHOUT, ast.Gt)),
+    ast.Eq: (("passes its test where it differs from {b}", ast.NotEq),),
+    ast.NotEq: (("passes its test where it equals {b}", ast.Eq),),
 }
 OPPOSITE = {ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.GtE: ast.Lt}
 # calls that are left out, by what has not happened then
@@ -335,7 +341,8 @@ def _statements(node, form, say):
 
 def _loops(node, say):
     over = dict.fromkeys(say(n) for n in ast.walk(node.iter) if _named(n))
-    over = " and ".join(name for name in over if name and " " not in name)
+    over = [name for name in over if name and " " not in name]
+    over = listed(over) if over else ""
     for clause, text in ROUNDS:
         yield "loop", over and clause.format(over), 2, _rounds(text)
 
@@ -357,7 +364,7 @@ def _called(call, name):
     clause = LEFT_OUT.get(name, f"{name}() is never called")
     if name == "train" and call.args:
         clause = "the mode is not set back"
-    yield f"call {name}", clause, 1.5, left_out
+    yield f"call {name}", clause, 1.2 if name in LEFT_OUT else 1.5, left_out
     if mode := MODES.get(name):
         other = {"train": "eval", "eval": "train"}[name]
         clause = f"{mode} mode is switched on where {MODES[other]} mode belongs"
@@ -531,13 +538,17 @@ def _numbers(node, value, form):
     role = _role(number, host, form)
     if form.target(node) in AVERAGED or _is_reduction(host):
         return
+    likely = 1.2 if role.startswith(LIKELY) else 0
     for new, cost in _other_numbers(value).items():
         if role and new != value:
             words = {"new": _shown(sign * new), "old": _shown(sign * value)}
             clause = role.format(**words)
             if 0 < value < 1e-3 and new == value + 1 and " is " in clause:
                 clause = clause.partition(" is ")[0] + " is 1 too large"
-            yield f"number {new}", clause, cost, put(repr(new))
+            yield f"number {new}", clause, cost - likely, put(repr(new))
+
+
+LIKELY = "a special case", "the limit below which"  # slips rather than other names
 
 
 def _shown(number):
@@ -556,7 +567,7 @@ def _role(node, host, form):
             return _operand(node, host, say)
         case ast.Compare(left=left, comparators=[right]) if right is node:
             if 0 < abs(ast.literal_eval(node)) < 1e-3:
-                return "the limit below which something is 0 is {new}, not {old}"
+                return "the limit below which something counts as 0 is {new}, not {old}"
             words = say(left)
             return (
                 f"{words} is compared with {{new}}, not with {{old}}" if words else ""
@@ -742,7 +753,7 @@ def _reductions(node, name, say, divisor):
     for sister, clause in SISTERS[name].items():
         if divisor and (name, sister) == ("sum", "mean"):
             clause = f"{divisor} divides twice"
-        cost = 0.8 if sister in ("mean", "sum") else 1.1
+        cost = 0.8 if sister in ("mean", "sum") else 1.5
         yield sister, clause.format(what), cost, _renamed(sister)
     field = "args.0" if function else "func.value"
     if name in ("sum", "mean"):
@@ -819,7 +830,7 @@ def _comparisons(node, say):
         return
     old = type(node.ops[0])
     for words, new in COMPARED.get(old, ()):
-        clause = f"{a} has to {words.format(b=b)}"
+        clause = f"{a} {words.format(b=b)}"
         yield words, clause, 1.8, assign(ops=[new()])
     if old in OPPOSITE:
         clause = f"{a} is compared with {b} the other way round"
@@ -978,7 +989,8 @@ def _names(node, form, say):
     called = isinstance(parent, ast.Call) and parent.func is node
     if not what or called or name in (*AVERAGED, "self"):
         return
-    rules = LETTERS if name in form.letters else ()
+    compared = isinstance(parent, ast.Compare)
+    rules = LETTERS if name in form.letters and not compared else ()
     for names, more in SPECIAL.items():
         rules = (*rules, *more) if name in names else rules
     for kind, clause, cost, text in rules:

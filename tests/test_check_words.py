@@ -193,6 +193,39 @@ def test_two_outputs_with_the_same_relation_share_a_sentence():
     assert score.diagnosis.count("Your") == 1
 
 
+def test_two_causes_with_the_same_result_are_told_as_an_example():
+    def answer(q, k, v, gain):
+        lengths = np.sqrt((q**2).sum(1)[:, None] * (k**2).mean(1))
+        e = np.exp(gain * (q @ k.T) / lengths)
+        weights = e / e.sum(1, keepdims=True)
+        return weights @ v, weights
+
+    score = said("qk_norm_attention", answer)
+    assert "when, for example, q squared is averaged" in score.diagnosis
+
+
+def test_no_cause_is_told_of_one_output_where_another_holds_nothing():
+    def only_biases(model, weight_decay):
+        return [
+            {"params": [p], "weight_decay": weight_decay * (p.ndim <= 1)}
+            for p in model.parameters()
+            if p.ndim <= 1
+        ]
+
+    score = said("decay_groups", only_biases)
+    assert "all parameters decay" not in score.diagnosis
+
+
+def test_right_numbers_that_are_repeated_are_not_called_a_mean():
+    def answer(dy, dz, x_hat, a):
+        right = check.exercise("parameter_gradients").reference(dy, dz, x_hat, a)
+        return right[0], *(np.repeat(d, 2, axis=1) for d in right[1:])
+
+    score = said("parameter_gradients", answer)
+    assert "right numbers, repeated to shape" in score.diagnosis
+    assert "mean" not in score.diagnosis
+
+
 def test_outputs_of_one_name_are_listed_once():
     names = ["index (mean path missing)", "index (divided by N − 1)", "y"]
     assert your(names) == "Your index (mean path missing and divided by N − 1) and y"
@@ -249,8 +282,8 @@ SAYS = [
     (fold_layernorm, "a missing b counts as 1, not as 0"),
     (normalize, "eps alone is left under the root"),
     (freeze_batchnorm, "gradients are not switched off"),
-    (saturation_fraction, "a has to be above"),
-    (update_to_data_ratio, "the number of axes has to be above 2"),
+    (saturation_fraction, "a passes its test above"),
+    (update_to_data_ratio, "the number of axes fails its test where it equals 2"),
 ]
 
 
@@ -320,12 +353,10 @@ def test_nan_in_places_is_explained_by_the_edit_that_gives_it():
         axes = tuple(range(-gamma.ndim, 0))
         return gamma * x / np.sqrt((x**3).mean(axes, keepdims=True) + eps)
 
-    score = said("rmsnorm_forward", cubed)
-    assert score.diagnosis == (
-        "Your y is nan in places. That comes out, for example, when an exponent is 3, "
-        "not 2."
-    )
-    assert score.explained
+    for seed in range(4):
+        score = check.exercise("rmsnorm_forward").score(cubed, 3, seed)
+        assert "when an exponent is 3, not 2." in score.diagnosis and score.explained
+        assert ("nan in places" in score.diagnosis) == ("for example" in score.text)
 
 
 def test_nothing_at_all_is_not_called_nan_and_not_given_a_cause():
