@@ -322,6 +322,7 @@ VERBS = (
 )
 PLURALS = (
     (" it ought", " they ought"),
+    (" it was when it came in", " they were when they came in"),
     (" its samples it is ", " their samples they are "),
     (" its mean over the samples is ", " their means over the samples are "),
     (" its signs", " their signs"),
