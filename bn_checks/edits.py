@@ -23,6 +23,7 @@ from .words import agreed
 
 FAMILY = 1.5  # edits that cost no more are also tried in pairs
 PAIRED = 45  # of them, the likeliest
+NOT_DIVIDED = "nothing is divided by "
 GIVEN = ("np", "torch", "nn", "F", "self")  # names that nobody mixes up
 
 
@@ -112,6 +113,8 @@ class Form:
 
     def _one_of(self, clause, node):
         """The clause, saying that a name is meant at one of its places only."""
+        if clause.startswith(NOT_DIVIDED) and self._divides_again(node):
+            return f"a term is not divided by {clause.removeprefix(NOT_DIVIDED)}"
         if not isinstance(node, ast.Name):
             return clause
         alike = [n for n in ast.walk(self.statement(node)) if _is_read(n)]
@@ -119,6 +122,15 @@ class Form:
         if several and clause.endswith(" change places"):
             return self._put_for(clause.split(" and ")[::-1], node)
         return f"{clause}, at one of its places" if several else clause
+
+    def _divides_again(self, quotient):
+        """Whether the statement has another quotient by the same."""
+        by = [
+            ast.unparse(n.right)
+            for n in ast.walk(self.statement(quotient))
+            if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)
+        ]
+        return by.count(ast.unparse(quotient.right)) > 1
 
     def _put_for(self, pair, node):
         """That one of the pair b, 1 − b stands where the other belongs."""

@@ -145,6 +145,10 @@ LETTERS = (
     ("plus", "1 is added to {}", 2, "(a + 1)"),
     ("squared", "{} is squared", 2.2, "a ** 2"),
 )
+# a name, and what is written for it, where the two words alone would say little
+NAMES = {
+    ("spread", "var"): "the variance that normalizes is also the one that is stored",
+}
 SPECIAL = {
     ("momentum", "beta1", "beta2", "decay", "margin"): (
         ("rest", "{0} and 1 − {0} change places", 0.5, "(1 - a)"),
@@ -409,6 +413,8 @@ def _others(node, say, below):
             continue  # the number is another one, then
         known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
         clause = clause.format(**words) if known else ""
+        if isinstance(node.right, ast.Constant) and words["a"] and kind in "+-":
+            clause = clause.replace(", not", f" to {words['a']}, not", kind == "+")
         yield (
             kind,
             _left_out_of_a_sum(node, clause, text),
@@ -538,9 +544,9 @@ def _numbers(node, value, form):
     role = _role(number, host, form)
     if form.target(node) in AVERAGED or _is_reduction(host):
         return
-    likely = 1.2 if role.startswith(LIKELY) else 0
+    likely = 0.6 if role.startswith(LIKELY) else 0
     for new, cost in _other_numbers(value).items():
-        if role and new != value:
+        if role and new != value and not (likely and new < 0):
             words = {"new": _shown(sign * new), "old": _shown(sign * value)}
             clause = role.format(**words)
             if 0 < value < 1e-3 and new == value + 1 and " is " in clause:
@@ -600,8 +606,7 @@ def _operand(node, host, say):
         case ast.Mult():
             return "a factor is {new}, not {old}"
         case ast.Div():
-            side = "above" if first else "below"
-            return f"{{new}} stands {side} a line, not {{old}}"
+            return f"a {'numerator' if first else 'divisor'} is {{new}}, not {{old}}"
     return ""
 
 
@@ -769,7 +774,8 @@ def _reductions(node, name, say, divisor):
     noun = "the variance" if name == "var" else f"the {name} of {what}"
     for text, words in AXES.items() if axis is not None else ():
         if ast.unparse(axis) != text:
-            yield f"axis {text}", f"{noun} runs over {words}", 1.3, _axis(text)
+            cost = 1.35 if text == "-1" else 1.3
+            yield f"axis {text}", f"{noun} runs over {words}", cost, _axis(text)
 
 
 def _products(node, name, field):
@@ -834,7 +840,7 @@ def _comparisons(node, say):
         yield words, clause, 1.8, assign(ops=[new()])
     if old in OPPOSITE:
         clause = f"{a} is compared with {b} the other way round"
-        yield "opposite", clause, 1.8, assign(ops=[OPPOSITE[old]()])
+        yield "opposite", clause, 1.9, assign(ops=[OPPOSITE[old]()])
     if old is ast.Gt:
         clause = f"{a} is compared with {b} by its size alone"
         yield "size", clause, 2.2, put("abs(a) > b", a="left", b="comparators.0")
@@ -899,10 +905,11 @@ def _assignments(node, form, say):
         case ast.Assign(targets=[ast.Name(id=name)]) if name in AVERAGED:
             right = ast.unparse(node.value)
             first = next((a for a in ("x", "dy", "z") if a in form.letters), "x")
+            what = _reduced_over(name, form)
             for text, words in MORE_AXES.items():
                 if text != right:
                     text = text.replace("x.ndim", f"{first}.ndim")
-                    clause = f"the averages run over {words}"
+                    clause = f"the {what} run over {words}"
                     yield f"axes {text}", clause, 0.7, _value(text)
         case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
             yield from _attribute(name)
@@ -922,6 +929,17 @@ def _assignments(node, form, say):
             yield "never", clause, 2, left_out
         case ast.AugAssign():
             yield from _augmented(node, say)
+
+
+def _reduced_over(axes, form):
+    """What runs over the axes of this name: sums, averages, or both."""
+    calls = [n for n in form.nodes if _is_reduction(n)]
+    calls = [n for n in calls if axes in ast.unparse([*n.args, *n.keywords])]
+    sums = {n.func.attr == "sum" for n in calls}
+    return {True: "sums", False: "averages"}[sums.pop()] if len(sums) == 1 else BOTH
+
+
+BOTH = "sums and averages"
 
 
 def _augmented(node, say):
@@ -1000,6 +1018,7 @@ def _names(node, form, say):
         if other != name and other not in AVERAGED:
             word = spoken(ast.Name(other), form.letters)
             clause = stands(word, what) if word and word != what else ""
+            clause = NAMES.get((name, other), clause)
             yield f"{name} {other}", clause, 2, put(other)
 
 

@@ -13,6 +13,7 @@ EXPRESSIONS = {
     "N / (N - 1)": "the correction",
     "dbeta / N": "the mean of dy",
     "dgamma / N": "the mean of dy · x_hat",
+    "x_hat * dgamma / N": "the term with x_hat",
 }
 # terms for values that forms compute on the way
 TERMS = {
@@ -90,7 +91,8 @@ TERMS = {
     "right": "the number of right answers",
     "largest": "the largest entry",
     "changed": "the change",
-    "spread": "the squared distance of the means",
+    "apart": "the squared distance of the means",
+    "spread": "the variance that is stored",
     "rows": "the rows that are there",
     "share_a": "the share of group a",
     "share_b": "the share of group b",
