@@ -164,6 +164,62 @@ def test_what_follows_from_an_output_of_the_other_sign_is_told_as_that():
     )
 
 
+def test_one_term_that_is_not_divided_is_not_called_all_of_them():
+    reference = check.exercise("batchnorm_backward_staged").reference
+
+    def answer(dy, x, mu, var, gamma, eps=1e-5):
+        dx_hat, dvar, dmu, _ = reference(dy, x, mu, var, gamma, eps)
+        std = np.sqrt(var + eps)
+        return dx_hat, dvar, dmu, dx_hat / std + dvar * 2 * (x - mu) / len(x) + dmu
+
+    score = said("batchnorm_backward_staged", answer)
+    assert score.diagnosis == (
+        "Your dx is what comes out when a term is not divided by the number of samples."
+    )
+
+
+def test_sums_are_not_called_averages():
+    def answer(dy, x_hat):
+        return (dy * x_hat).sum(), dy.sum()
+
+    score = said("param_gradients", answer)
+    assert "the sums run over the whole array" in score.diagnosis
+
+
+def test_an_exponent_is_called_an_exponent():
+    def answer(dx_hat, x, mu, var, eps=1e-5):
+        return -0.5 * (dx_hat * (x - mu)).sum(0) * (var + eps) ** -0.5
+
+    score = said("variance_path", answer)
+    assert "an exponent is −0.5, not −1.5" in score.diagnosis
+
+
+def test_a_factor_that_is_an_argument_is_told_by_its_name():
+    reference = check.exercise("norm_backward").reference
+
+    def answer(dy, x_hat, var, gamma):
+        dz, dgamma, dbeta = reference(dy, x_hat, var, gamma)
+        return dz, gamma * dgamma, gamma * dbeta
+
+    score = said("norm_backward", answer)
+    assert score.diagnosis == "Your dgamma and dbeta are multiplied by gamma."
+
+
+def test_one_variance_for_both_uses_is_told_as_that():
+    class Answer(Norm):
+        def forward(self, x):
+            mean, var = self.running_mean, self.running_var
+            if self.training:
+                mean, var = x.mean(0), x.var(0, correction=0)
+                self.running_mean = 0.9 * self.running_mean + 0.1 * mean.detach()
+                self.running_var = 0.9 * self.running_var + 0.1 * var
+            return self.gamma * (x - mean) / torch.sqrt(var + 1e-5) + self.beta
+
+    score = said("torch_batchnorm", Answer)
+    words = "the variance that normalizes is also the one that is stored"
+    assert words in score.diagnosis
+
+
 # --- one cause, one sentence ---------------------------------------------------------
 
 
