@@ -23,6 +23,7 @@ MORE_AXES = AXES | {
     "(0, 2)": "axes 0 and 2",
     "tuple(range(1, x.ndim))": "all axes but the first",
 }
+SURE_AXES = ("0", "1", "None")  # told rather than others with the same result
 AVERAGED = ("axes", "axis")  # names that hold axes, not quantities
 
 # For each operator: kind, clause, cost and what is written instead. a is the left side
@@ -472,6 +473,7 @@ CORRECTIONS = (
         put("a / b", a="left", b="right"),
     ),
     ("eps", "1e-5 is added to what is stored", 1.1, put("node + 1e-5")),
+    ("zero", "the correction is 0, as N / N − 1 is", 0.8, put("0 * a", a="left")),
 )
 
 
@@ -910,7 +912,8 @@ def _assignments(node, form, say):
                 if text != right:
                     text = text.replace("x.ndim", f"{first}.ndim")
                     clause = f"the {what} run over {words}"
-                    yield f"axes {text}", clause, 0.7, _value(text)
+                    cost = 0.7 if text in SURE_AXES else 0.75
+                    yield f"axes {text}", clause, cost, _value(text)
         case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
             yield from _attribute(name)
         case ast.Assign(targets=[ast.Name(id=name)]):
@@ -982,7 +985,8 @@ def _counts(form):
     for array in arrays:
         for axis, word in ((0, "axis 0"), (1, "axis 1"), (-1, "the last axis")):
             clause = f"the count is the length of {word} of {array}"
-            yield f"count {array}", clause, 1.2, _value(f"{array}.shape[{axis}]")
+            cost = 1.2 if axis >= 0 else 1.25
+            yield f"count {array}", clause, cost, _value(f"{array}.shape[{axis}]")
 
 
 def _swapped(i, j):
