@@ -148,7 +148,8 @@ LETTERS = (
 )
 # a name, and what is written for it, where the two words alone would say little
 NAMES = {
-    ("spread", "var"): "the variance that normalizes is also the one that is stored",
+    (stored, "var"): "the variance that normalizes is also the one that is stored"
+    for stored in ("spread", "unbiased")
 }
 SPECIAL = {
     ("momentum", "beta1", "beta2", "decay", "margin"): (
