@@ -108,6 +108,10 @@ class Answer:
         """The `Diagnosis`, or None."""
         if not self.wrong:
             return self._of_what_is_not_there()
+        missing = self._of_what_is_not_there() if self.others else None
+        if missing:
+            says = f"{missing.says} What else is wrong may follow from that."
+            return replace(missing, says=says, explains=False)
         if not self.others and not self._shapes():
             whole = self._whole()
             if whole is not None:

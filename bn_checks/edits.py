@@ -73,6 +73,8 @@ class Form:
         }
         self.arguments = [n.arg for n in self.nodes if isinstance(n, ast.arg)]
         self.letters = {*letters, *self.arguments}
+        self.letters |= {"momentum"}.intersection(self.names())
+        self.spoken = self.letters - set(self._stages())  # what words may name
 
     @cached_property
     def edits(self):
@@ -158,6 +160,18 @@ class Form:
             case ast.Assign(targets=[ast.Name(id=name) | ast.Attribute(attr=name)]):
                 return name
         return ""
+
+    def _stages(self):
+        """Outputs that a form computes in steps: what it calls so is not yet that."""
+        for node in self.nodes:
+            match node:
+                case ast.Assign(
+                    targets=[ast.Name(id=name)], value=ast.BinOp() as value
+                ):
+                    inside = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+                    adds_up = isinstance(value.op, ast.Add)
+                    if name in inside and not adds_up and name not in self.arguments:
+                        yield name
 
     def names(self):
         """Names that the form binds, and its arguments."""

@@ -23,7 +23,7 @@ from .engine import Failed, NotAttempted
 PATH = Path(__file__).with_name("edits.json")
 SEED = 20_150_211  # of the inputs on which edits and answers are compared
 CLOSE = 2e-4  # relative: float32 answers are looked up, too
-MOST = 1100  # edits of an exercise, the likeliest
+MOST = 1000  # edits of an exercise, the likeliest
 SHARED = 256  # added to the form's number where another edit gives the same
 
 
@@ -105,7 +105,9 @@ def made(exercise):
 
 def _as_likely(edit, first):
     """Whether an edit is said otherwise, of another place, and costs the same."""
-    return edit.clause != first.clause and abs(edit.cost - first.cost) < 1e-9
+    places, others = ({n for n, _ in e.places} for e in (edit, first))
+    alike = abs(edit.cost - first.cost) < 1e-9
+    return alike and edit.clause != first.clause and not places & others
 
 
 def _shortened(values):

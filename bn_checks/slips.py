@@ -23,7 +23,6 @@ MORE_AXES = AXES | {
     "(0, 2)": "axes 0 and 2",
     "tuple(range(1, x.ndim))": "all axes but the first",
 }
-SURE_AXES = ("0", "1", "None")  # told rather than others with the same result
 AVERAGED = ("axes", "axis")  # names that hold axes, not quantities
 
 # For each operator: kind, clause, cost and what is written instead. a is the left side
@@ -57,7 +56,7 @@ OPERATIONS = {
     ast.Div: (
         ("*", "a term is multiplied by {b}, not divided", 1.6, "a * b"),
         ("drop", "nothing is divided by {b}", 1.2, "a"),
-        ("turn", "the quotient by {b} is upside down", 1.6, "b / a"),
+        ("turn", "the quotient by {b} is upside down", 2.2, "b / a"),
         ("twice", "{b} divides twice", 2, "a / b / b"),
         ("drop", "{a} is left out", 2, "1 / b"),
         ("-", "{b} is subtracted, and nothing is divided by it", 3, "a - b"),
@@ -201,6 +200,7 @@ BELOW, ABOVE = (
 )
 WITH = "passes its test where it equals {b}, too"
 WITHOUT = "fails its test where it equals {b}"
+RELUS = "y", "the layer's output"  # never below 0
 COMPARED = {
     ast.Lt: ((ABOVE, ast.Gt), (WITH, ast.LtE)),
     ast.Gt: ((BELOW, ast.Lt), (WITH, ast.GtE)),
@@ -300,7 +300,7 @@ def slips(node, form):
     """Yield (kind, clause, cost, change) for one node."""
 
     def say(part):
-        return spoken(part, form.letters)
+        return spoken(part, form.spoken)
 
     match node:
         case ast.BinOp():
@@ -414,6 +414,8 @@ def _others(node, say, below):
         if kind == "twice" and isinstance(node.right, ast.Constant):
             continue  # the number is another one, then
         known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
+        if kind in "+-" and text in ("a + b", "a - b") and " " in words["b"]:
+            clause = "{b} has the other sign"  # what is added here, others subtract
         clause = clause.format(**words) if known else ""
         if isinstance(node.right, ast.Constant) and words["a"] and kind in "+-":
             clause = clause.replace(", not", f" to {words['a']}, not", kind == "+")
@@ -566,7 +568,7 @@ def _shown(number):
 
 def _role(node, host, form):
     """What another number in this place does, in words; "" where there are none."""
-    say = partial(spoken, letters=form.letters)
+    say = partial(spoken, letters=form.spoken)
     match host:
         case ast.arguments():
             named = dict(zip(host.defaults[::-1], host.args[::-1], strict=False))
@@ -641,14 +643,10 @@ def _calls(node, say, form):
             yield "loop", clause, 0.9, put("range(a[0])", a="args.0")
         case ast.Name(id=outer):
             yield from _own_calls(node, outer)
-        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "minimum") if say(
-            node.args[0]
-        ) and say(node.args[1]):
-            for k in (0, 1):
-                clause = f"only {say(node.args[k])} counts"
-                yield "only", clause, 1, put("a", a=f"args.{k}")
-        case ast.Attribute(value=ast.Name(id="np"), attr="maximum" | "clip"):
-            yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
+        case ast.Attribute(
+            value=ast.Name(id="np"), attr="maximum" | "minimum" | "clip"
+        ):
+            yield from _bounds(node, say)
         case ast.Attribute(value=ast.Name(id="np"), attr="argmax"):
             clause = "the smallest is chosen, not the largest"
             yield "arg", clause, 1, _renamed("argmin")
@@ -660,6 +658,18 @@ def _calls(node, say, form):
             yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
         case _:
             yield from _methods(node, say, form)
+
+
+def _bounds(node, say):
+    """Of np.maximum, np.minimum and np.clip."""
+    words = [say(arg) for arg in node.args[:2]]
+    if ast.unparse(node.args[1]) == "0":
+        yield "cut", "nothing is cut off at 0", 1, put("a", a="args.0")
+    elif all(words) and node.func.attr != "clip":
+        for k, word in enumerate(words):
+            yield "only", f"only {word} counts", 1, put("a", a=f"args.{k}")
+    elif node.func.attr != "minimum":
+        yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
 
 
 def _choices():
@@ -777,8 +787,7 @@ def _reductions(node, name, say, divisor):
     noun = "the variance" if name == "var" else f"the {name} of {what}"
     for text, words in AXES.items() if axis is not None else ():
         if ast.unparse(axis) != text:
-            cost = 1.35 if text == "-1" else 1.3
-            yield f"axis {text}", f"{noun} runs over {words}", cost, _axis(text)
+            yield f"axis {text}", f"{noun} runs over {words}", 1.3, _axis(text)
 
 
 def _products(node, name, field):
@@ -840,6 +849,8 @@ def _comparisons(node, say):
     old = type(node.ops[0])
     for words, new in COMPARED.get(old, ()):
         clause = f"{a} {words.format(b=b)}"
+        if words is WITH and b == "0" and a in RELUS:
+            clause = "ReLU's slope is left out, or is 1 where the output is 0, too"
         yield words, clause, 1.8, assign(ops=[new()])
     if old in OPPOSITE:
         clause = f"{a} is compared with {b} the other way round"
@@ -913,8 +924,7 @@ def _assignments(node, form, say):
                 if text != right:
                     text = text.replace("x.ndim", f"{first}.ndim")
                     clause = f"the {what} run over {words}"
-                    cost = 0.7 if text in SURE_AXES else 0.75
-                    yield f"axes {text}", clause, cost, _value(text)
+                    yield f"axes {text}", clause, 0.7, _value(text)
         case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
             yield from _attribute(name)
         case ast.Assign(targets=[ast.Name(id=name)]):
@@ -986,8 +996,7 @@ def _counts(form):
     for array in arrays:
         for axis, word in ((0, "axis 0"), (1, "axis 1"), (-1, "the last axis")):
             clause = f"the count is the length of {word} of {array}"
-            cost = 1.2 if axis >= 0 else 1.25
-            yield f"count {array}", clause, cost, _value(f"{array}.shape[{axis}]")
+            yield f"count {array}", clause, 1.2, _value(f"{array}.shape[{axis}]")
 
 
 def _swapped(i, j):
@@ -1013,7 +1022,7 @@ def _names(node, form, say):
     if not what or called or name in (*AVERAGED, "self"):
         return
     compared = isinstance(parent, ast.Compare)
-    rules = LETTERS if name in form.letters and not compared else ()
+    rules = LETTERS if name in form.spoken and not compared else ()
     for names, more in SPECIAL.items():
         rules = (*rules, *more) if name in names else rules
     for kind, clause, cost, text in rules:
@@ -1021,7 +1030,7 @@ def _names(node, form, say):
         yield kind, clause.format(what), cost, _filled(text, parts)
     for other in form.names():
         if other != name and other not in AVERAGED:
-            word = spoken(ast.Name(other), form.letters)
+            word = spoken(ast.Name(other), form.spoken)
             clause = stands(word, what) if word and word != what else ""
             clause = NAMES.get((name, other), clause)
             yield f"{name} {other}", clause, 2, put(other)

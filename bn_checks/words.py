@@ -11,6 +11,9 @@ import re
 # short expressions of forms, by what they are
 EXPRESSIONS = {
     "N / (N - 1)": "the correction",
+    "(x - mean) / std": "x_hat",
+    "(x - mu) / np.sqrt(var + eps)": "x_hat",
+    "(rows - mu) / np.sqrt(var + eps)": "x_hat",
     "dbeta / N": "the mean of dy",
     "dgamma / N": "the mean of dy · x_hat",
     "x_hat * dgamma / N": "the term with x_hat",
@@ -91,6 +94,7 @@ TERMS = {
     "right": "the number of right answers",
     "largest": "the largest entry",
     "changed": "the change",
+    "dx": "what the brackets hold",
     "apart": "the squared distance of the means",
     "spread": "the variance that is stored",
     "unbiased": "the variance that is stored",
@@ -197,7 +201,7 @@ def _operation(left, op, right, letters):
     named = [n for n in _letters(ast.BinOp(left, op, right)) if n in letters]
     if 1 <= len(named) <= 3:
         return f"the term with {listed(named)}"
-    return ""
+    return _with(pair[0], " times ", pair[1]) if isinstance(op, ast.Mult) else ""
 
 
 def _letters(node):

@@ -53,6 +53,12 @@ def test_a_single_row_or_column_is_never_right_but_for_one_shift_each(shape):
     assert "per" not in relations.localized(list(wrong), list(right))
 
 
+def test_rows_that_are_all_alike_have_no_shift_each():
+    right = [np.ones((4, 1)) * np.arange(n) for n in (3, 5)]
+    wrong = [w**2 + 1 for w in right]
+    assert "per" not in relations.localized(wrong, right)
+
+
 def test_one_shift_or_factor_is_told_where_there_is_one():
     rng = np.random.default_rng(0)
     right = [rng.normal(size=shape) for shape in ((4, 3), (6, 3))]
@@ -125,7 +131,7 @@ def test_a_mean_is_called_a_mean_also_where_a_form_divides_a_sum():
         return dz, *sums
 
     score = said("norm_backward", answer)
-    assert "the mean of dy is added, not subtracted" in score.diagnosis
+    assert "the mean of dy has the other sign" in score.diagnosis
     assert "dbeta" not in score.diagnosis
 
 
@@ -137,7 +143,59 @@ def test_a_gradient_that_is_added_is_not_called_a_difference_turned_round():
         return distance, (distance / (steps * np.linalg.norm(g))).max()
 
     score = said("gradient_predictiveness", answer)
-    assert "the gradient at w is added, not subtracted" in score.diagnosis
+    assert "the gradient at w has the other sign" in score.diagnosis
+
+
+def test_a_term_that_others_subtract_is_told_by_its_sign():
+    def answer(W, dW, lr, decay=0.0):
+        new = W - lr * dW + lr * decay * W
+        lengths = np.linalg.norm(W, axis=0) * np.linalg.norm(new, axis=0)
+        turn = np.arccos(np.clip((W * new).sum(0) / lengths, -1, 1))
+        return lr / np.linalg.norm(W, axis=0) ** 2, turn
+
+    score = said("effective_learning_rate", answer)
+    assert "decay · W has the other sign" in score.diagnosis
+
+
+def test_what_a_form_computes_in_steps_is_not_called_the_output():
+    def answer(dy, x_hat, var, gamma, eps=1e-5):
+        inner = dy - dy.mean(0) - x_hat * (dy * x_hat).mean(0)
+        return gamma / np.sqrt(var + eps) / inner, (dy * x_hat).sum(0), dy.sum(0)
+
+    score = said("batchnorm_backward", answer)
+    assert "by dx" not in score.diagnosis
+
+
+def test_a_factor_below_the_line_is_told_rather_than_the_quotient_above():
+    def answer(x, gamma, beta, eps=1e-5):
+        axes = tuple(range(-gamma.ndim, 0))
+        mean, var = x.mean(axes, keepdims=True), x.var(axes, keepdims=True)
+        return gamma / ((x - mean) / np.sqrt(var + eps)) + beta
+
+    score = said("layernorm_forward", answer)
+    assert "a term is divided by x_hat, not multiplied" in score.diagnosis
+
+
+def test_a_slope_that_is_left_out_is_not_called_a_comparison():
+    reference = check.exercise("affine_norm_relu_backward").reference
+
+    def answer(dy, x, W, gamma, x_hat, inv_std, y, axis):
+        return reference(dy, x, W, gamma, x_hat, inv_std, np.abs(y) + 1, axis)
+
+    score = said("affine_norm_relu_backward", answer)
+    assert "ReLU's slope is left out" in score.diagnosis
+
+
+def test_a_method_that_raises_is_told_before_what_follows_from_it():
+    class Answer(check.exercise("batchnorm1d").reference):
+        def forward(self, x):
+            if self.training:
+                raise ValueError("no such axis")
+            return super().forward(x)
+
+    score = check.exercise("batchnorm1d").score(Answer, 3, 1)
+    assert "raised ValueError" in score.diagnosis.split(".")[0]
+    assert not score.explained
 
 
 def test_a_power_that_is_a_factor_is_not_said_to_divide():
