@@ -414,7 +414,8 @@ def _others(node, say, below):
         if kind == "twice" and isinstance(node.right, ast.Constant):
             continue  # the number is another one, then
         known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
-        if kind in "+-" and text in ("a + b", "a - b") and " " in words["b"]:
+        turned = isinstance(node.op, (ast.Add, ast.Sub)) and kind in "+-"
+        if turned and " " in words["b"]:
             clause = "{b} has the other sign"  # what is added here, others subtract
         clause = clause.format(**words) if known else ""
         if isinstance(node.right, ast.Constant) and words["a"] and kind in "+-":
