@@ -23,7 +23,7 @@ CODE_KINDS = ("setup", "code", "check")
 PARTS = 2_000_000  # lists and objects of a file
 # in a text, a picture that was pasted into it: Colab writes all of its bytes there
 PICTURE = re.compile(r"data:image/[\w.+-]{1,40};base64,[\w+/=]{100,}")
-SHOWN = re.compile(r"!\[[^\]]*\]\(|<img\b")
+FAR = 100_000  # characters of what was written far away, which each question may show
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -366,20 +366,31 @@ def _add(cells, extras, made):
 
 
 def _written(match, chosen, question):
-    """A written answer, and where it was found if not in its own cell."""
-    index = chosen[question.cell]
-    if index is not None:
-        source = match.cells[index].source.strip()
-        if text := source.removeprefix(BLANK_ANSWER).strip():
-            return text, ""
+    """A written answer, and where it was found if not in its own cell alone."""
+    if chosen[question.cell] is not None:
+        sources = (match.cells[i].source.strip() for i in _pieces(match, question))
+        texts = [source.removeprefix(BLANK_ANSWER).strip() for source in sources]
+        if texts := list(dict.fromkeys(filter(None, texts))):  # a copy says nothing new
+            place = "in its cell and others by it" if len(texts) > 1 else ""
+            return "\n\n".join(texts), place
     places = {
         "in cells beside its own": _near(match, question),
-        "in new cells far from it, all of which stand here": _own(match),
+        "in new cells far from it": _own(match),
     }
     for place, indices in places.items():
         if texts := [text for i in indices if (text := _prose(match, i))]:
-            return "\n\n".join(texts), place
+            return "\n\n".join(texts)[:FAR], place
     return "", ""
+
+
+def _pieces(match, question):
+    """Cells of an answer: those that bear its name, and new text right below them."""
+    here = False
+    for index, name in enumerate(match.ids):
+        here = name == question.cell or here and not name
+        mine = match.touched(index) if name else match.cells[index].type != "code"
+        if here and mine:
+            yield index
 
 
 def _own(match):
@@ -391,7 +402,7 @@ def _own(match):
 def _pictures(answers):
     """Notes on answers whose pictures a person must look at in the student's file."""
     for name, (text, _) in answers.items():
-        if SHOWN.search(text):
+        if "![" in text or "<img" in text:
             yield f"{name} is answered with a picture: it is in the file handed in"
 
 

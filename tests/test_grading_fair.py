@@ -207,8 +207,30 @@ def test_answers_far_away_are_shown_where_nothing_else_is():
 
 def test_halves_of_a_written_answer_stand_in_their_order():
     made = rebuilt(blind.handed_in("cells_split_by_jupyterlab"))
-    text = "\n".join(cell.source for cell in made.notebook.cells)
-    assert "What\nI think about it." in text
+    text = "\n\n".join(cell.source for cell in made.notebook.cells)
+    assert "What\n\nI think about it." in text
+    text, place = made.answers["redundant-bias"]
+    assert text == "What\n\nI think about it." and place
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("written_answers_of_two_cells", "And second: the rest of it."),
+        ("chinese_answers_in_several_cells", "第二部分:训练时统计量随批次变化。"),
+    ],
+)
+def test_an_answer_goes_on_in_new_cells(name, rest):
+    text, place = rebuilt(blind.handed_in(name)).answers["redundant-bias"]
+    assert text.endswith(f"\n\n{rest}") and place
+
+
+def test_a_copy_of_an_answer_is_one_answer():
+    nb = solved()
+    copy = at(nb, QUESTION.cell).copy()
+    copy.id = "copy"
+    nb.cells.insert(index(nb, QUESTION.cell), copy)
+    assert rebuilt(content(nb)).answers[NAME] == (f"My answer to {NAME}.", "")
 
 
 @pytest.mark.parametrize("name", ["photo_in_the_text", "pictures_attached_to_answers"])
