@@ -108,10 +108,10 @@ class Answer:
         """The `Diagnosis`, or None."""
         if not self.wrong:
             return self._of_what_is_not_there()
-        missing = self._of_what_is_not_there() if self.others else None
-        if missing:
-            says = f"{missing.says} What else is wrong may follow from that."
-            return replace(missing, says=says, explains=False)
+        raised = [words for words in self._missing() if "raised " in words]
+        if raised:
+            says = f"{self._told(raised[0])} What else is wrong may follow from that."
+            return Diagnosis(raised[0], says, "", False)
         if not self.others and not self._shapes():
             whole = self._whole()
             if whole is not None:
@@ -120,15 +120,21 @@ class Answer:
 
     def _of_what_is_not_there(self):
         """What the rows say of outputs that did not come back, if it is one thing."""
-        missing = [o[k] for o in self.got for k in self.others]
-        words = {str(each) for each in missing if isinstance(each, Failed)}
+        words = self._missing()
         if len(words) != 1 or not self.there:
             return None
-        [says] = words
-        first = says.split()[0]
-        named = says.startswith(tuple(self.names)) or "_" in first
-        told = f"Your {says}" if named else says[0].upper() + says[1:]
-        return Diagnosis(says, f"{told}.")
+        return Diagnosis(words[0], self._told(words[0]))
+
+    def _missing(self):
+        """Why outputs did not come back, each reason once."""
+        missing = [outputs[k] for outputs in self.got for k in self.others]
+        words = [str(each) for each in missing if isinstance(each, Failed)]
+        return list(dict.fromkeys(words))
+
+    def _told(self, words):
+        first = words.split()[0]
+        named = words.startswith(tuple(self.names)) or "_" in first
+        return f"Your {words}." if named else f"{words[0].upper()}{words[1:]}."
 
     def _shapes(self):
         """Whether all that is wrong is where the right numbers stand."""
