@@ -673,18 +673,6 @@ def _bounds(node, say):
         yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
 
 
-def _bounds(node, say):
-    """Of np.maximum, np.minimum and np.clip."""
-    words = [say(arg) for arg in node.args[:2]]
-    if ast.unparse(node.args[1]) == "0":
-        yield "cut", "nothing is cut off at 0", 1, put("a", a="args.0")
-    elif all(words) and node.func.attr != "clip":
-        for k, word in enumerate(words):
-            yield "only", f"only {word} counts", 1, put("a", a=f"args.{k}")
-    elif node.func.attr != "minimum":
-        yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
-
-
 def _choices():
     clause = "nothing is chosen: one side of a choice always counts"
     yield "choice", clause, 1.2, put("a", a="args.1")

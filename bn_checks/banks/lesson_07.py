@@ -91,18 +91,18 @@ DIRECTION_AND_SIZE.mistakes += changed(
     S2,
     """
     roots missing: sums of squares are divided by, and their roots are forgotten
-        lengths = size * true_size -> lengths = (size * true_size) ** 2
-        , size / true_size -> , (size / true_size) ** 2
+        lengths = length * true_length -> lengths = (length * true_length) ** 2
+        , length / true_length -> , (length / true_length) ** 2
         seen in iit-cs579/main #478; FoundationsMachineLearning-Fa18/LectureNotes #24
     row by row: rows are compared one by one and averaged, although a gradient is one
     arrow
-        lengths = size * true_size
+        lengths = length * true_length
             -> pairs = zip(*map(np.atleast_2d, (gradient, truth)))
             ; cosines = [a @ b / np.sqrt((a @ a) * (b @ b)) for a, b in pairs]
         np.sum(gradient * truth) / lengths -> np.mean(cosines)
         seen in facebookresearch/WMReward #11: cosine_similarity, wrong dimension
     one length twice: the square of one length divides, and not each of the two once
-        lengths = size * true_size -> lengths = true_size**2
+        lengths = length * true_length -> lengths = true_length**2
         seen in incanter #73; usnistgov/oscal-deep-diff #100
     """,
 )

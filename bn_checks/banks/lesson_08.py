@@ -47,8 +47,8 @@ NOISY_BATCHNORM.mistakes += changed(
     """
     noise before the norm: the noise is added to x, and the norm removes what it has in
     common for a feature
-        return m + s * (x_hat * gamma + beta)
-            -> z = s * x + m
+        return moved + stretch * (x_hat * gamma + beta)
+            -> z = stretch * x + moved
             ; return gamma * (z - z.mean(0)) / np.sqrt(z.var(0) + 1e-5) + beta
         seen in csdongxian/ANP_backdoor #2; luigibonati/mlcolvar #205
     one distribution for all features: all features share one mean and one scale of the
@@ -57,16 +57,17 @@ NOISY_BATCHNORM.mistakes += changed(
         largest_scale, D -> largest_scale, 1
         seen in BioroboticsLab/IBA #17
     noise only added: m is added, and nothing is multiplied by s
-        m + s * ( -> m + (
+        moved + stretch * ( -> moved + (
         seen in keras #5665
     noise around zero: the noise has mean 0 at every call, so that the distribution does
     not shift
-        mu = rng
-            -> return x_hat * gamma + beta + rng.normal(0, jitter, x.shape); mu = rng
+        center_of_m = rng
+            -> return x_hat * gamma + beta + rng.normal(0, jitter, x.shape)
+            ; center_of_m = rng
         seen in keunwoochoi/kapre #35; keras #5686
     the same noise at every call: each call makes a new generator, and draws the same
     noise
-        mu = rng -> rng = np.random.default_rng(0); mu = rng
+        center_of_m = rng -> rng = np.random.default_rng(0); center_of_m = rng
         seen in reservoirpy #97
     """,
 )
