@@ -15,13 +15,24 @@ import numpy as np
 
 from . import index
 from .engine import Failed, NotAttempted
-from .relations import degenerate, localized, near, relation
+from .relations import (
+    COUNT_OF_FAULTS,
+    IN_SHAPE,
+    NO_WHOLE,
+    SYMPTOMS,
+    degenerate,
+    localized,
+    near,
+    relation,
+)
 from .score import FAILS, Diagnosis
 from .words import be, comes_out, your
 
+EXAMPLE = "That comes out, for example, when {}."
 OTHER_SIGN = "has the other sign"
 TRIED = 6  # edits that fit the index
 SHAPES = "comes with", "holds", "is transposed", "is not yet", "is a whole matrix"
+SIMPLE = OTHER_SIGN, "is twice what it ought to be", "is half of what it ought to be"
 STATED = *SHAPES, "has the digits", "differs", "is a count"
 
 
@@ -97,6 +108,10 @@ class Answer:
         """The `Diagnosis`, or None."""
         if not self.wrong:
             return self._of_what_is_not_there()
+        missing = self._of_what_is_not_there() if self.others else None
+        if missing:
+            says = f"{missing.says} What else is wrong may follow from that."
+            return replace(missing, says=says, explains=False)
         if not self.others and not self._shapes():
             whole = self._whole()
             if whole is not None:
@@ -111,7 +126,7 @@ class Answer:
             return None
         [says] = words
         first = says.split()[0]
-        named = first in self.names or "_" in first
+        named = says.startswith(tuple(self.names)) or "_" in first
         told = f"Your {says}" if named else says[0].upper() + says[1:]
         return Diagnosis(says, f"{told}.")
 
@@ -128,10 +143,10 @@ class Answer:
         got, want = self.column(self.got, k), self.column(self.want, k)
         if all(w.dtype.kind == "i" and not w.any() for w in want):  # a count of faults
             counts = dict.fromkeys(str(g) for g in got)
-            return f"is a count that ought to be 0, and is {' or '.join(counts)}"
+            return COUNT_OF_FAULTS.format(" or ".join(counts))
         facts = self.cases, self.exercise.inputs, self.exercise.driven
         if self._counts(k) and any(np.any(g % 1) for g in got):
-            return "is no whole number"
+            return NO_WHOLE
         return relation(got, want, others, *facts)
 
     def column(self, results, k):
@@ -144,15 +159,24 @@ class Answer:
         if mistake is not None:
             says = _framed(names, mistake.clause)
             if empty:
-                says = f"{empty} That comes out, for example, when {mistake.clause}."
+                says = f"{empty} {EXAMPLE.format(mistake.clause)}"
             return Diagnosis(mistake.name, says, mistake.section)
-        if empty:
+        if empty and not all(map(self._is_symptom, self.wrong)):
             return Diagnosis(empty, empty)
         if all(self._relation(k) == OTHER_SIGN for k in self.wrong):
             says = f"{your(names)} {_plural(OTHER_SIGN, names)}."
             return Diagnosis(OTHER_SIGN, says)
         edit = self._edit()
-        return edit and Diagnosis(edit.clause, comes_out(names, edit.told(names)))
+        if edit is None:
+            return Diagnosis(empty, empty, "", False) if empty else None
+        told, first = edit.told(names), self._relation(self.wrong[0])
+        if names[1:] and first in SIMPLE and f" {names[0]}" in f" {told}":
+            rest = f"The rest that is wrong follows from your {names[0]}."
+            return Diagnosis(edit.clause, f"Your {names[0]} {first}. {rest}")
+        if empty:
+            return Diagnosis(edit.clause, f"{empty} {EXAMPLE.format(told)}")
+        example = edit.shared or all(map(self._counts, self.wrong))
+        return Diagnosis(edit.clause, comes_out(names, told, example))
 
     def _empty(self):
         """What all wrong outputs are that carry no information; "" if one does."""
@@ -162,12 +186,17 @@ class Answer:
         names = [self.names[k] for k in words]
         return f"{your(names)} {be(names)} {next(iter(words.values()))}."
 
+    def _is_symptom(self, k):
+        return f"is {self._degenerate(k)}".startswith(SYMPTOMS)
+
     def _degenerate(self, k):
         want = self.column(self.want, k)
         got = self.column(self.got, k)
         if any(np.isnan(w).any() or not np.any(w) for w in want):
             return ""
-        return degenerate(got, self.cases, self.exercise.inputs)
+        words = degenerate(got, self.cases, self.exercise.inputs)
+        same = words == f"{self.names[k]} as it came in"
+        return "what it was when it came in" if same else words
 
     def _gives(self, code, outputs=None):
         """Whether a wrong implementation gives these outputs, on every case.
@@ -202,11 +231,16 @@ class Answer:
 
     def _in_parts(self):
         """A sentence for each wrong output that has one."""
-        said, open_, sections = {}, [], []
+        said, open_ = {}, []
+        empty = any(map(self._degenerate, self.wrong))
         for k in self.wrong:
-            words = self._of(k, sections)
+            words = self._of(k, empty)
             said.setdefault(words, []).append(self.names[k])
             open_ += [] if words else [self.names[k]]
+        relations = {self._relation(k) for k in self.wrong}
+        if len(said) > 1 and len(relations) == 1 and any(relations):
+            said = {("", relations.pop()): [self.names[k] for k in self.wrong]}
+            open_ = []  # one cause, told once
         said.pop("", None)
         if not said:
             return self._localized()
@@ -214,26 +248,31 @@ class Answer:
         if open_:
             sentences.append(f"{your(open_)} {be(open_)} wrong as well.")
         name = "; ".join(" ".join(w) for w in said)
-        whole = not open_ and not self.others
+        symptoms = [w for kind, w in said if not kind and w.startswith(SYMPTOMS)]
+        whole = not (open_ or self.others or symptoms)
         return Diagnosis(name, " ".join(sentences), "", whole)
 
     def _sentence(self, names, kind, words):
-        if kind == "when":
-            return comes_out(names, words)
+        if kind:
+            return comes_out(names, words, kind == "example")
         return f"{your(names)} {_plural(words, names)}."
 
-    def _of(self, k, sections):
-        """("when", clause) or ("", relation) for one output; "" for nothing."""
+    def _of(self, k, empty):
+        """("when", clause) or ("", relation) for one output; "" for nothing.
+
+        Where another output is empty of content, a cause of this one is no cause of
+        the whole: only relations are told.
+        """
         if words := self._degenerate(k):
             return "", f"is {words}"
         found = self._relation(k)
         if found and found.startswith(STATED):
             return "", found
-        for mistake in self.exercise.mistakes:
+        for mistake in () if empty else self.exercise.mistakes:
             if mistake.shows is None and self._gives(mistake.code, [k]):
                 return "when", mistake.clause
-        if not self._counts(k) and (edit := self._edit([k])):
-            return "when", edit.told([self.names[k]])
+        if not empty and not self._counts(k) and (edit := self._edit([k])):
+            return "example" if edit.shared else "when", edit.told([self.names[k]])
         found = found or self._shape(k)
         return ("", found) if found else ""
 
@@ -245,15 +284,21 @@ class Answer:
         """What is to be said of an output whose shape is wrong; "" if it is not."""
         for got, want in zip(self.got, self.want, strict=True):
             if got[k].shape != want[k].shape:
-                return f"comes in shape {got[k].shape}, want {want[k].shape}"
+                return IN_SHAPE.format(got[k].shape, want[k].shape)
         return ""
 
     def _localized(self):
+        """Where the outputs are wrong, of those of which that can be said."""
+        where = {}
         for k in self.wrong:
-            got, want = self.column(self.got, k), self.column(self.want, k)
-            if words := localized(got, want):
-                return Diagnosis(words, f"Your {self.names[k]} {words}.", "", False)
-        return None
+            words = localized(self.column(self.got, k), self.column(self.want, k))
+            where.setdefault(words, []).append(self.names[k])
+        open_ = where.pop("", [])
+        if not where:
+            return None
+        sentences = [self._sentence(names, "", w) for w, names in where.items()]
+        sentences += [f"{your(open_)} {be(open_)} wrong as well."] if open_ else []
+        return Diagnosis("; ".join(where), " ".join(sentences), "", False)
 
 
 def _framed(names, clause):
@@ -261,15 +306,31 @@ def _framed(names, clause):
 
 
 def _plural(words, names):
+    """What is said of one output, said of several."""
     if be(names) == "is":
         return words
-    for one, many in (
-        ("is ", "are "),
-        ("comes ", "come "),
-        ("has ", "have "),
-        ("holds ", "hold "),
-        ("differs ", "differ "),
-    ):
+    for one, many in PLURALS:
+        words = words.replace(one, many)
+    for one, many in VERBS:
         if words.startswith(one):
             return many + words.removeprefix(one)
     return words
+
+
+VERBS = (
+    ("is ", "are "),
+    ("comes ", "come "),
+    ("has ", "have "),
+    ("holds ", "hold "),
+    ("differs ", "differ "),
+)
+PLURALS = (
+    (" it ought", " they ought"),
+    (" it was when it came in", " they were when they came in"),
+    (" its samples it is ", " their samples they are "),
+    (" its mean over the samples is ", " their means over the samples are "),
+    (" its signs", " their signs"),
+    (" its diagonal is ", " their diagonals are "),
+    (" added to it", " added to them"),
+    (" from it", " from them"),
+)

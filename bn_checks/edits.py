@@ -19,10 +19,12 @@ from functools import cached_property
 from itertools import combinations
 
 from .slips import put, slips
+from .words import agreed
 
 FAMILY = 1.5  # edits that cost no more are also tried in pairs
 PAIRED = 45  # of them, the likeliest
-LIBRARIES = ("np", "torch", "nn", "F")
+NOT_DIVIDED = "nothing is divided by "
+GIVEN = ("np", "torch", "nn", "F", "self")  # names that nobody mixes up
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,14 @@ class Edit:
         cost: the lower, the likelier.
         places: pairs of a node's number in the walk of the tree, and its change.
         where: the letter in whose computation the change lies; "" if none.
+        shared: whether another edit, as likely, has the same results.
     """
 
     clause: str
     cost: float
     places: tuple
     where: str = ""
+    shared: bool = False
 
     def told(self, names):
         """The clause, for an answer whose outputs of these names are wrong."""
@@ -69,6 +73,8 @@ class Form:
         }
         self.arguments = [n.arg for n in self.nodes if isinstance(n, ast.arg)]
         self.letters = {*letters, *self.arguments}
+        self.letters |= {"momentum"}.intersection(self.names())
+        self.spoken = self.letters - set(self._stages())  # what words may name
 
     @cached_property
     def edits(self):
@@ -76,13 +82,13 @@ class Form:
         single, groups = [], {}
         for number, node in enumerate(self.nodes):
             for kind, clause, cost, change in slips(node, self):
+                clause = agreed(clause)
                 if clause:
                     said, place = self._one_of(clause, node), (number, change)
                     likely = cost + 0.6 * (said != clause)
                     where = self._where(clause, node)
                     single.append(Edit(said, likely, (place,), where))
-                    if kind != "turn":  # its clause does not say what is turned
-                        groups.setdefault((kind, clause, cost), []).append(place)
+                    groups.setdefault((kind, clause, cost), []).append(place)
         everywhere = [
             Edit(clause, cost - 0.2, tuple(places))
             for (_, clause, cost), places in groups.items()
@@ -109,11 +115,31 @@ class Form:
 
     def _one_of(self, clause, node):
         """The clause, saying that a name is meant at one of its places only."""
+        if clause.startswith(NOT_DIVIDED) and self._divides_again(node):
+            return f"a term is not divided by {clause.removeprefix(NOT_DIVIDED)}"
         if not isinstance(node, ast.Name):
             return clause
         alike = [n for n in ast.walk(self.statement(node)) if _is_read(n)]
         several = sum(n.id == node.id for n in alike) > 1
+        if several and clause.endswith(" change places"):
+            return self._put_for(clause.split(" and ")[::-1], node)
         return f"{clause}, at one of its places" if several else clause
+
+    def _divides_again(self, quotient):
+        """Whether the statement has another quotient by the same."""
+        by = [
+            ast.unparse(n.right)
+            for n in ast.walk(self.statement(quotient))
+            if isinstance(n, ast.BinOp) and isinstance(n.op, ast.Div)
+        ]
+        return by.count(ast.unparse(quotient.right)) > 1
+
+    def _put_for(self, pair, node):
+        """That one of the pair b, 1 − b stands where the other belongs."""
+        pair = [words.removesuffix(" change places") for words in pair]
+        inside = ast.unparse(self.parents[id(node)]) == f"1 - {node.id}"
+        wrong, right = reversed(pair) if inside else pair
+        return f"{wrong} stands where {right} belongs"
 
     def _where(self, clause, node):
         target = self.target(node)
@@ -134,6 +160,18 @@ class Form:
             case ast.Assign(targets=[ast.Name(id=name) | ast.Attribute(attr=name)]):
                 return name
         return ""
+
+    def _stages(self):
+        """Outputs that a form computes in steps: what it calls so is not yet that."""
+        for node in self.nodes:
+            match node:
+                case ast.Assign(
+                    targets=[ast.Name(id=name)], value=ast.BinOp() as value
+                ):
+                    inside = {n.id for n in ast.walk(value) if isinstance(n, ast.Name)}
+                    adds_up = isinstance(value.op, ast.Add)
+                    if name in inside and not adds_up and name not in self.arguments:
+                        yield name
 
     def names(self):
         """Names that the form binds, and its arguments."""
@@ -173,7 +211,7 @@ def _is_read(node):
     return (
         isinstance(node, ast.Name)
         and isinstance(node.ctx, ast.Load)
-        and node.id not in LIBRARIES
+        and node.id not in GIVEN
     )
 
 

@@ -178,6 +178,8 @@ def _as_array(value, name):
 
 def _kind(value):
     name = type(value).__name__
+    if isinstance(value, np.ndarray):
+        return f"an array of {value.dtype}"
     if isinstance(value, (tuple, list)):
         name += f" of {len(value)} values"
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
@@ -191,6 +193,9 @@ def difference(name, got, want, tolerance=0.0):
         return (f"{name} came back empty",)
     if got.shape != want.shape:
         return (f"{name} has shape {got.shape}, want {want.shape}",)
+    with np.errstate(all="ignore"):
+        if (np.abs(got - want) < atol + rtol * np.abs(want)).all():
+            return ()  # what most calls come to; inf and nan take the long way
     wrong = ~np.isclose(got, want, rtol=rtol, atol=atol, equal_nan=True)
     if not wrong.any():
         return ()

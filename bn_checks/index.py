@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import json
 import warnings
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,8 @@ from .engine import Failed, NotAttempted
 PATH = Path(__file__).with_name("edits.json")
 SEED = 20_150_211  # of the inputs on which edits and answers are compared
 CLOSE = 2e-4  # relative: float32 answers are looked up, too
-MOST = 1100  # edits of an exercise, the likeliest
+MOST = 1000  # edits of an exercise, the likeliest
+SHARED = 256  # added to the form's number where another edit gives the same
 
 
 @cache
@@ -73,7 +75,7 @@ def results(exercise, function):
 def made(exercise):
     """The index of one exercise, as JSON stores it."""
     right = numbers(cases(exercise)[1])
-    rows, seen = [], {_key(right)}
+    rows, firsts = [], {_key(right): None}
     listed = [
         (edit.cost, f, n, edit)
         for f, form in enumerate(forms(exercise))
@@ -83,18 +85,29 @@ def made(exercise):
         warnings.simplefilter("ignore")
         for _, f, n, edit in sorted(listed, key=lambda row: row[:3]):
             found = _numbers_of(exercise, forms(exercise)[f], edit)
-            if found is not None and _key(found) not in seen:
-                seen.add(_key(found))
-                rows.append((f, n, found))
+            if found is None:
+                continue
+            first = firsts.setdefault(_key(found), [f, n, found, edit])
+            if first and first[3] is edit:
+                rows.append(first)
+            elif first and _as_likely(edit, first[3]) and first[0] == f:
+                first[0] = SHARED + f
             if len(rows) == MOST:
                 break
-    places = np.array([[f, n] for f, n, _ in rows], "<u2")
-    values = np.array([found for *_, found in rows], "<f4")
+    places = np.array([[f, n] for f, n, *_ in rows], "<u2")
+    values = np.array([found for _, _, found, _ in rows], "<f4")
     return {
         "digest": digest(exercise),
         "edits": _packed(places.tobytes()),
         "values": _packed(_shortened(values)),
     }
+
+
+def _as_likely(edit, first):
+    """Whether an edit is said otherwise, of another place, and costs the same."""
+    places, others = ({n for n, _ in e.places} for e in (edit, first))
+    alike = abs(edit.cost - first.cost) < 1e-9
+    return alike and edit.clause != first.clause and not places & others
 
 
 def _shortened(values):
@@ -177,9 +190,10 @@ def like(exercise, found, outputs):
     near = np.abs(values - found) <= CLOSE * scale
     hits = np.flatnonzero(near[:, outputs].all(axis=1))
     for hit in hits:
-        form, number = places[hit]
-        if form < len(forms(exercise)) and number < len(forms(exercise)[form].edits):
-            yield forms(exercise)[form], forms(exercise)[form].edits[number]
+        (shared, f), number = divmod(places[hit][0], SHARED), places[hit][1]
+        if f < len(forms(exercise)) and number < len(forms(exercise)[f].edits):
+            form = forms(exercise)[f]
+            yield form, replace(form.edits[number], shared=bool(shared))
 
 
 def text(exercises, old=None):

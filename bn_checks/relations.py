@@ -10,6 +10,21 @@ from itertools import product
 import numpy as np
 
 LOST = "comes with the right numbers in shape {}, want {}"
+REPEATED = "comes with the right numbers, repeated to shape {}, want {}"
+IN_PLACES, ONE_NUMBER = "nan in places", "one number everywhere"
+NO_WHOLE = "is no whole number"
+COUNT_OF_FAULTS = "is a count that ought to be 0, and is {}"
+FLOAT32 = "has the digits of float32 only"
+FIFTH = "differs from the right one in the fifth digit or later"
+IN_SHAPE = "comes in shape {}, want {}"
+# what is true of an output, and gives no value of it: no explanation
+SYMPTOMS = tuple(
+    words.partition(" {}")[0]
+    for words in (
+        *(f"is {words}" for words in (IN_PLACES, ONE_NUMBER)),
+        *(NO_WHOLE, COUNT_OF_FAULTS, FIFTH, IN_SHAPE),
+    )
+)
 
 
 def near(a, b, rtol=1e-6):
@@ -25,19 +40,20 @@ def near(a, b, rtol=1e-6):
 def degenerate(got, cases, inputs):
     """What an output is, where it carries no information; "" where it does."""
     if not all(g.size for g in got):
-        return ""
+        return "" if any(g.size for g in got) else "empty"
     if all(np.isnan(g).all() for g in got):
-        return "nan everywhere"
+        return "nan everywhere" if any(g.size > 1 for g in got) else "nan"
     if any(np.isnan(g).any() for g in got):
-        return "nan in places" if all(np.isnan(g).any() for g in got) else ""
-    if all(np.abs(g).max(initial=0) < 1e-12 for g in got):
-        return "0 everywhere" if any(g.size > 1 for g in got) else "0"
+        return IN_PLACES if all(np.isnan(g).any() for g in got) else ""
+    if all(np.abs(g - got[0].flat[0]).max() < 1e-12 for g in got):
+        number = f"{got[0].flat[0] if np.abs(got[0]).max() > 1e-12 else 0:.6g}"
+        return f"{number} everywhere" if any(g.size > 1 for g in got) else number
     for k, name in enumerate(inputs):
         given = [args[k] if k < len(args) else None for args in cases]
         if all(_given(g, a) for g, a in zip(got, given, strict=True)):
             return f"{name} as it came in"
     if all(g.size > 1 and np.ptp(g) == 0 for g in got):
-        return "one number everywhere"
+        return ONE_NUMBER
     return ""
 
 
@@ -62,6 +78,8 @@ def relation(got, want, others, cases, inputs, stacked=False):
     shapes = [(g.shape, w.shape) for g, w in pairs if g.shape != w.shape]
     if shapes and all(near(g.ravel(), w.ravel()) for g, w in pairs):
         return LOST.format(*shapes[0])
+    if shapes and all(_repeats(g, w) for g, w in pairs):
+        return REPEATED.format(*shapes[0])
     whole = all(w.dtype.kind in "iu" for _, w in pairs)
     if found := _ruled(pairs, WHOLE if whole else RULES):
         return found
@@ -75,17 +93,50 @@ def relation(got, want, others, cases, inputs, stacked=False):
         if _joined(pairs, values, np.multiply):
             return f"is multiplied by {name}"
     counted = _counted(pairs, cases, inputs, stacked)
-    return counted or ("" if stacked else _from_inputs(got, cases, inputs))
+    if counted or stacked:
+        return counted
+    return _with_inputs(pairs, cases, inputs) or _from_inputs(got, cases, inputs)
 
 
 def _ruled(pairs, rules):
     """The first rule that holds, if need be only on the cases that are wrong."""
+    if rules is RULES and all(_holds(_digits(3e-6), *pair) for pair in pairs):
+        return FLOAT32
     wrong = [(g, w) for g, w in pairs if not near(g, w)]
     places = "" if len(wrong) == len(pairs) else ", where it is wrong"
     for phrase, rule in rules if len(wrong) > 1 else ():
+        if places and phrase.startswith("is not yet"):
+            continue
         if all(_holds(rule, g, w) for g, w in wrong):
             return phrase + places
     return ""
+
+
+def _repeats(got, want):
+    """Whether what came is the right one, spread out along more or longer axes."""
+    try:
+        return near(got, np.broadcast_to(want, got.shape))
+    except ValueError:
+        return False
+
+
+def _with_inputs(pairs, cases, inputs):
+    """An argument of the output's shape that is in it once too often, or is missing."""
+    for k, name in enumerate(inputs):
+        given = [args[k] if k < len(args) else None for args in cases]
+        if all(isinstance(a, np.ndarray) and a.size > 1 for a in given):
+            for words, how in JOINTS:
+                if _joined(pairs, given, how):
+                    return words.format(name)
+    return ""
+
+
+JOINTS = (
+    ("has {} added to it", np.add),
+    ("has {} subtracted from it", np.subtract),
+    ("is multiplied by {}", np.multiply),
+    ("is divided by {}", np.divide),
+)
 
 
 def _joined(pairs, values, how):
@@ -119,8 +170,7 @@ def _digits(limit):
 
 
 RULES = (
-    ("has the digits of float32 only", _digits(3e-6)),
-    ("differs from the right one in the fifth digit or later", _digits(3e-5)),
+    (FIFTH, _digits(3e-5)),
     (
         "is transposed",
         lambda g, w: g.shape == w.T.shape and w.ndim > 1 and near(g, w.T),
@@ -188,19 +238,42 @@ def _counted(pairs, cases, inputs, stacked):
         return ""
     for words, rule in COUNTS:
         for k, axis in product(range(len(inputs)), range(4)):
-            try:
-                lengths = [np.shape(args[k])[axis] for args in cases]
-                ok = all(
-                    near(f, rule(n)) for f, n in zip(factors, lengths, strict=True)
-                )
-            except (IndexError, ZeroDivisionError, ValueError):
-                continue
-            if ok and len(set(lengths)) > 1:
+            lengths = _lengths(cases, k, axis)
+            if len(set(lengths or ())) > 1 and _follow(factors, lengths, rule):
                 which = "an axis" if stacked else f"axis {axis}"
                 return words.format(f"the length of {which} of {inputs[k]}")
-    if len(factors) > 1 and all(near(f, factors[0]) for f in factors):
+    if len(factors) > 1 and factors[0] and all(near(f, factors[0]) for f in factors):
         return f"is {factors[0]:.4g} times what it ought to be"
+    return "" if stacked else _other_length(factors, cases, inputs)
+
+
+def _other_length(factors, cases, inputs):
+    """Two lengths, of which one divides where the other belongs."""
+    axes = [
+        (f"the length of axis {axis} of {name}", lengths)
+        for k, name in enumerate(inputs)
+        for axis in range(4)
+        if (lengths := _lengths(cases, k, axis))
+    ]
+    for (one, n), (other, m) in product(axes, axes):
+        ratios = [a / b for a, b in zip(n, m, strict=True)]
+        if len(set(ratios)) > 1 and all(map(near, factors, ratios)):
+            return f"is divided by {other}, where {one} belongs"
     return ""
+
+
+def _lengths(cases, k, axis):
+    """The lengths of an axis of argument k in all cases; None without it in one."""
+    shapes = [np.shape(args[k]) if k < len(args) else () for args in cases]
+    if any(len(shape) <= axis or not shape[axis] for shape in shapes):
+        return None
+    return [shape[axis] for shape in shapes]
+
+
+def _follow(factors, lengths, rule):
+    with np.errstate(all="ignore"):
+        made = [rule(np.float64(n)) for n in lengths]
+    return all(map(near, factors, made))
 
 
 def _factor(g, w):
@@ -214,14 +287,14 @@ def _factor(g, w):
 
 
 COUNTS = (
-    ("is too large by {}", lambda n: n),
-    ("is too small by {}", lambda n: 1 / n),
+    ("is what it ought to be times {}", lambda n: n),
+    ("is what it ought to be divided by {}", lambda n: 1 / n),
     ("is n / (n − 1) times what it ought to be, with n {}", lambda n: n / (n - 1)),
     ("is (n − 1) / n times what it ought to be, with n {}", lambda n: (n - 1) / n),
-    ("is too large by the square of {}", lambda n: n * n),
-    ("is too small by the square of {}", lambda n: 1 / n**2),
-    ("is too small by the root of {}", lambda n: n**-0.5),
-    ("is too large by the root of {}", lambda n: n**0.5),
+    ("is what it ought to be times the square of {}", lambda n: n * n),
+    ("is what it ought to be divided by the square of {}", lambda n: 1 / n**2),
+    ("is what it ought to be divided by the root of {}", lambda n: n**-0.5),
+    ("is what it ought to be times the root of {}", lambda n: n**0.5),
 )
 HOW = {"mean": np.mean, "sum": np.sum, "variance": np.var, "standard deviation": np.std}
 
@@ -251,15 +324,25 @@ def _spread_out(got, made):
 def localized(got, want):
     """Where an unexplained output is wrong: a factor or a shift along an axis."""
     pairs = list(zip(got, want, strict=True))
-    if any(g.shape != w.shape or w.ndim < 2 for g, w in pairs):
+    if any(g.shape != w.shape or w.size < 2 for g, w in pairs):
         return ""
     with np.errstate(all="ignore"):
-        for axis, word in ((0, "column"), (1, "row")):
-            if all(_constant(g - w, axis) for g, w in pairs):
-                return f"is right but for one shift per {word}"
-            if all(_constant(g / w, axis) for g, w in pairs):
-                return f"is right but for one factor per {word}"
+        for how, found in ((np.subtract, "shift"), (np.divide, "factor")):
+            where = [how(g, w) for g, w in pairs]
+            if all(_constant(a, None) for a in where):
+                return f"is right but for one {found}"
+            for axis, word in ((0, "column"), (1, "row")):
+                told = all(_long(*pair, axis) for pair in pairs)
+                if told and all(_constant(a, axis) for a in where):
+                    return f"is right but for one {found} per {word}"
     return ""
+
+
+def _long(got, want, axis):
+    """Whether a difference that is the same along an axis is worth telling."""
+    if want.ndim < 2 or want.shape[axis] < 2:
+        return False
+    return not (_constant(got, axis) and _constant(want, axis))
 
 
 def _constant(a, axis):

@@ -73,6 +73,9 @@ class Score(float):
         score.exercise, score.points, score.rows = exercise, points, tuple(rows)
         return score
 
+    def __getnewargs__(self):  # so that a copy, or what was pickled, is made again
+        return float(self), self.exercise, self.points, self.rows
+
     def __repr__(self):
         return repr(round(float(self), 4))
 

@@ -7,10 +7,12 @@ has no words, and then the slip is not used. A change takes a node, returns anot
 
 import ast
 import copy
+from functools import partial
 from itertools import combinations
 
-from .words import FUNCTIONS, spoken
+from .words import FUNCTIONS, is_eps, listed, spoken, stands
 
+COUNTED = "the number of samples", "the count", "the total count", "n", "N"
 REDUCTIONS = ("mean", "sum", "var", "std", "max")
 CASTS = ("detach", "clone", "copy", "item", "double")
 AXES = {"0": "axis 0", "1": "axis 1", "-1": "the last axis", "None": "the whole array"}
@@ -37,7 +39,7 @@ OPERATIONS = {
     ast.Sub: (
         ("+", "{b} is added, not subtracted", 1.5, "a + b"),
         ("drop", "{b} is not subtracted", 1.1, "a"),
-        ("turn", "a difference is taken the other way round", 1.6, "b - a"),
+        ("turn", "the difference of {a} and {b} has the other sign", 1.6, "b - a"),
         ("drop", "{a} is left out", 2, "-b"),
         ("only", "{b} alone is left", 2.2, "b"),
         ("twice", "{b} is subtracted twice", 2.4, "a - b - b"),
@@ -54,14 +56,14 @@ OPERATIONS = {
     ast.Div: (
         ("*", "a term is multiplied by {b}, not divided", 1.6, "a * b"),
         ("drop", "nothing is divided by {b}", 1.2, "a"),
-        ("turn", "a quotient is upside down", 1.6, "b / a"),
+        ("turn", "the quotient by {b} is upside down", 2.2, "b / a"),
         ("twice", "{b} divides twice", 2, "a / b / b"),
         ("drop", "{a} is left out", 2, "1 / b"),
         ("-", "{b} is subtracted, and nothing is divided by it", 3, "a - b"),
     ),
     ast.Pow: (
         ("drop", "the power of {a} is left out", 1.5, "a"),
-        ("*", "{a} is multiplied by its exponent", 2.5, "a * b"),
+        ("*", "{a} is multiplied by its exponent, not raised to it", 2.5, "a * b"),
     ),
     ast.MatMult: (
         ("drop", "the product with {b} is left out", 1.5, "a"),
@@ -76,11 +78,22 @@ OPERATIONS = {
         ("drop", "only the upper end counts", 0.8, "b"),
     ),
 }
-# the same below a line, where a factor divides
+# the same below a line, where a factor divides, and of a factor that is a power below 1
 TURNED = {
     "/": "a term is multiplied by {b}, not divided",
     "*": "a term is divided by {b}, not multiplied",
 }
+# 1 - b: what stands there instead, in words and in code
+COMPLEMENTS = (
+    ("+", "1 + {b}", 1.5, "1 + b"),
+    ("drop", "1", 1.1, "1"),
+    ("turn", "{b} − 1", 1.6, "b - 1"),
+    ("minus", "−{b}", 2, "-b"),
+    ("only", "{b}", 1, "b"),
+    ("twice", "1 − 2 · {b}", 2.4, "1 - b - b"),
+    ("number", "2 − {b}", 2.3, "2 - b"),
+    ("number", "0.5 − {b}", 2.3, "0.5 - b"),
+)
 # np.sqrt(node), and np.sqrt(a + b) where b is eps
 ROOTS = (
     ("root", "the root is left out", 0.6, "node"),
@@ -132,10 +145,16 @@ LETTERS = (
     ("plus", "1 is added to {}", 2, "(a + 1)"),
     ("squared", "{} is squared", 2.2, "a ** 2"),
 )
+# a name, and what is written for it, where the two words alone would say little
+NAMES = {
+    (stored, "var"): "the variance that normalizes is also the one that is stored"
+    for stored in ("spread", "unbiased")
+}
 SPECIAL = {
     ("momentum", "beta1", "beta2", "decay", "margin"): (
         ("rest", "{0} and 1 − {0} change places", 0.5, "(1 - a)"),
     ),
+    ("momentum",): (("zero", "the running statistics stay as they are", 1.2, "0.0"),),
     ("N", "n", "n_a", "n_b", "t"): (
         ("count", "{} is one too small", 0.9, "(a - 1)"),
         ("count", "{} is one too large", 1.4, "(a + 1)"),
@@ -174,19 +193,42 @@ SPECIAL = {
     ("n",): (("same", "every part counts the same", 0.6, "0 * a + 1"),),
     ("share_a", "share_b"): (("half", "both groups count the same", 0.8, "0.5"),),
 }
+# for each comparison: what passes instead, in words and in code
+BELOW, ABOVE = (
+    "passes its test below {b}, not above",
+    "passes its test above {b}, not below",
+)
+WITH = "passes its test where it equals {b}, too"
+WITHOUT = "fails its test where it equals {b}"
+RELUS = "y", "the layer's output"  # never below 0
 COMPARED = {
-    ast.Lt: (ast.Gt, ast.LtE, ast.GtE),
-    ast.Gt: (ast.Lt, ast.GtE, ast.LtE),
-    ast.LtE: (ast.GtE, ast.Lt, ast.Gt),
-    ast.GtE: (ast.LtE, ast.Gt, ast.Lt),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
+    ast.Lt: ((ABOVE, ast.Gt), (WITH, ast.LtE)),
+    ast.Gt: ((BELOW, ast.Lt), (WITH, ast.GtE)),
+    ast.LtE: ((ABOVE, ast.GtE), (WITHOUT, ast.Lt)),
+    ast.GtE: ((BELOW, ast.LtE), (WITHOUT, ast.Gt)),
+    ast.Eq: (("passes its test where it differs from {b}", ast.NotEq),),
+    ast.NotEq: (("passes its test where it equals {b}", ast.Eq),),
 }
+OPPOSITE = {ast.Lt: ast.GtE, ast.Gt: ast.LtE, ast.LtE: ast.Gt, ast.GtE: ast.Lt}
+# calls that are left out, by what has not happened then
+LEFT_OUT = {
+    "eval": "evaluation mode is not switched on",
+    "train": "training mode is not switched on",
+    "zero_grad": "old gradients are not cleared",
+    "backward": "no gradients are computed",
+    "step": "no parameter is updated",
+    "requires_grad_": "gradients are not switched off",
+    "remove": "hooks are not removed",
+    "reset_running_stats": "the old running statistics are not forgotten",
+}
+CALLED = "self", "isinstance", "len", "min", "max", "zip", "range", "list", "enumerate"
+MODES = {"train": "evaluation", "eval": "training"}  # what is switched on instead
 ROUNDS = (
-    ("the last round of a loop is left out", "list(a)[:-1]"),
-    ("the first round of a loop is left out", "list(a)[1:]"),
-    ("only the first round of a loop counts", "list(a)[:1]"),
-    ("only the last round of a loop counts", "list(a)[-1:]"),
+    ("the last round of the loop over {} is left out", "list(a)[:-1]"),
+    ("the first round of the loop over {} is left out", "list(a)[1:]"),
+    ("only the first round of the loop over {} counts", "list(a)[:1]"),
+    ("only the last round of the loop over {} counts", "list(a)[-1:]"),
+    ("the loop over {} does nothing", "[]"),
 )
 SIGNS = {ast.Add: "+", ast.Sub: "-"}
 LENGTHS = "two lengths are subtracted, and not two arrays"
@@ -258,21 +300,22 @@ def slips(node, form):
     """Yield (kind, clause, cost, change) for one node."""
 
     def say(part):
-        return spoken(part, form.letters)
+        return spoken(part, form.spoken)
 
     match node:
         case ast.BinOp():
-            yield from _operations(node, say, _below(node, form))
+            yield from _operations(node, say, form)
         case ast.UnaryOp(op=ast.USub()):
             yield "sign", "a minus sign is left out", 2, put("a", a="operand")
         case ast.Constant(value=bool() as value):
-            if not isinstance(form.parents.get(id(node)), ast.keyword):
-                clause = f"what should be {'on' if value else 'off'} is not"
-                yield "flag", clause, 3, put(f"{not value}")
+            match form.parents.get(id(node)):
+                case ast.Call(func=ast.Attribute(attr=name)):
+                    clause = f"{name}() is given {not value}"
+                    yield "flag", clause, 3, put(f"{not value}")
         case ast.Constant(value=int() | float() as value):
             yield from _numbers(node, value, form)
         case ast.Call():
-            yield from _calls(node, say)
+            yield from _calls(node, say, form)
         case ast.Compare():
             yield from _comparisons(node, say)
         case ast.Attribute(attr="T", value=value) if say(value):
@@ -286,27 +329,28 @@ def slips(node, form):
 def _statements(node, form, say):
     match node:
         case ast.If() | ast.IfExp():
-            yield from _branches(node)
+            yield from _branches(node, say)
         case ast.Assign() | ast.AugAssign():
             yield from _assignments(node, form, say)
         case ast.Expr(value=ast.Call(func=ast.Attribute(attr=name))):
-            if name not in ("append", "extend", "__init__"):
-                yield f"call {name}", f"{name}() is never called", 1.5, left_out
-            if other := {"train": "eval", "eval": "train"}.get(name):
-                clause = f"{other}() is called where {name}() belongs"
-                yield (
-                    f"mode {name}",
-                    clause,
-                    1.6,
-                    _called(other),
-                )
+            yield from _called(node.value, name)
         case ast.Return(value=ast.Tuple(elts=items)):
             for i, j in combinations(range(len(items)), 2):
-                clause = "two results are returned in each other's place"
+                words = say(items[i]), say(items[j])
+                short = all(word and " " not in word for word in words)
+                who = " and ".join(words) if short else "two results"
+                clause = f"{who} are returned in each other's place"
                 yield "order", clause, 1.5, _swapped(i, j)
         case ast.For() | ast.comprehension():
-            for clause, text in ROUNDS:
-                yield "loop", clause, 2, _rounds(text)
+            yield from _loops(node, say)
+
+
+def _loops(node, say):
+    over = dict.fromkeys(say(n) for n in ast.walk(node.iter) if _named(n))
+    over = [name for name in over if name and " " not in name]
+    over = listed(over) if over else ""
+    for clause, text in ROUNDS:
+        yield "loop", over and clause.format(over), 2, _rounds(text)
 
 
 def _below(node, form):
@@ -319,7 +363,21 @@ def _below(node, form):
     )
 
 
-def _called(name):
+def _called(call, name):
+    """A call whose result nobody uses."""
+    if name in ("append", "extend", "__init__"):
+        return
+    clause = LEFT_OUT.get(name, f"{name}() is never called")
+    if name == "train" and call.args:
+        clause = "the mode is not set back"
+    yield f"call {name}", clause, 1.2 if name in LEFT_OUT else 1.5, left_out
+    if mode := MODES.get(name):
+        other = {"train": "eval", "eval": "train"}[name]
+        clause = f"{mode} mode is switched on where {MODES[other]} mode belongs"
+        yield f"mode {name}", clause, 1.6, _calling(other)
+
+
+def _calling(name):
     def change(node):
         node.value.func.attr = name
         return node
@@ -327,13 +385,11 @@ def _called(name):
     return change
 
 
-def _operations(node, say, below):
-    words = {"a": say(node.left), "b": say(node.right)}
-    for kind, clause, cost, text in OPERATIONS.get(type(node.op), ()):
-        clause = TURNED.get(kind, clause) if below else clause
-        known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
-        clause = clause.format(**words) if known else ""
-        yield kind, clause, cost, put(text, a="left", b="right")
+def _operations(node, say, form):
+    if _is_complement(node, say):
+        yield from _complements(node, say, form)
+    else:
+        yield from _others(node, say, _below(node, form))
     match node.op:
         case ast.Add():
             yield from _spread(node, say)
@@ -348,6 +404,70 @@ def _operations(node, say, below):
             yield from _quotients(node, say)
 
 
+def _others(node, say, below):
+    """Another operator, or one side alone."""
+    words = {"a": say(node.left), "b": say(node.right)}
+    turns = isinstance(node.op, (ast.Mult, ast.Div))
+    for kind, clause, cost, text in OPERATIONS.get(type(node.op), ()):
+        if turns and (below or _is_reciprocal(node.right)):
+            clause = TURNED.get(kind, clause)
+        if kind == "twice" and isinstance(node.right, ast.Constant):
+            continue  # the number is another one, then
+        known = all(word for letter, word in words.items() if f"{{{letter}}}" in clause)
+        turned = isinstance(node.op, (ast.Add, ast.Sub)) and kind in "+-"
+        if turned and " " in words["b"]:
+            clause = "{b} has the other sign"  # what is added here, others subtract
+        clause = clause.format(**words) if known else ""
+        if isinstance(node.right, ast.Constant) and words["a"] and kind in "+-":
+            clause = clause.replace(", not", f" to {words['a']}, not", kind == "+")
+        yield (
+            kind,
+            _left_out_of_a_sum(node, clause, text),
+            cost,
+            put(text, a="left", b="right"),
+        )
+
+
+def _left_out_of_a_sum(node, clause, text):
+    """The clause; of a term that is left out, what that looks like."""
+    if not isinstance(node.op, ast.Add) or text not in ("a", "b") or not clause:
+        return clause
+    if is_eps(node.left if text == "a" else node.right):
+        return (
+            f"eps alone is left under the root ({clause.split(' is ')[0]} counts as 0)"
+        )
+    return f"{clause} (as if it were 0)" if clause.startswith("the ") else clause
+
+
+def _is_reciprocal(node):
+    """Whether a factor is a power with a negative exponent."""
+    match node:
+        case ast.BinOp(op=ast.Pow(), right=ast.UnaryOp(op=ast.USub())):
+            return True
+    return False
+
+
+def _is_complement(node, say):
+    """Whether a node is 1 − b, and b a letter or so."""
+    one = isinstance(node.left, ast.Constant) and node.left.value == 1
+    words = say(node.right)
+    return one and isinstance(node.op, ast.Sub) and words and " " not in words
+
+
+def _complements(node, say, form):
+    """What stands for 1 - b; in a blend of old and new, as the weight that it is."""
+    b, frame = say(node.right), "{} stands where {} belongs"
+    parent = form.parents[id(node)]
+    if isinstance(parent, ast.BinOp) and isinstance(parent.op, ast.Mult):
+        weighed = say(parent.right if parent.left is node else parent.left)
+        if "running" in weighed:
+            weighed = "the old value"
+        frame = f"{weighed} gets the weight {{}}, not {{}}" if weighed else frame
+    for kind, words, cost, text in COMPLEMENTS:
+        words = frame.format(words.format(b=b), f"1 − {b}")
+        yield kind, words, cost, put(text, b="right")
+
+
 CORRECTIONS = (
     ("biased", "the variance that is stored divides by N", 0.4, put("a", a="left")),
     (
@@ -357,6 +477,7 @@ CORRECTIONS = (
         put("a / b", a="left", b="right"),
     ),
     ("eps", "1e-5 is added to what is stored", 1.1, put("node + 1e-5")),
+    ("zero", "the correction is 0, as N / N − 1 is", 0.8, put("0 * a", a="left")),
 )
 
 
@@ -422,41 +543,87 @@ def _is_sum(node):
 
 
 def _numbers(node, value, form):
-    parent = form.parents.get(id(node))
-    if isinstance(parent, ast.Tuple) and isinstance(
-        form.parents.get(id(parent)), ast.Return
-    ):
-        clause = "a result that a rule sets is another number"
-        yield "rule", clause, 2, put("1.0" if value == 0 else "0.0")
-    if isinstance(parent, (ast.Slice, ast.Subscript, ast.keyword, ast.Tuple)):
+    number, host = node, form.parents.get(id(node))
+    if isinstance(host, ast.UnaryOp):
+        number, host = host, form.parents.get(id(host))
+    sign = -1 if number is not node else 1
+    role = _role(number, host, form)
+    if form.target(node) in AVERAGED or _is_reduction(host):
         return
-    if form.target(node) in AVERAGED or _is_reduction(parent):
-        return
-    exponent = isinstance(parent, ast.BinOp) and (
-        isinstance(parent.op, ast.Pow) and parent.right is node
-    )
-    what = "an exponent" if exponent else f"the number {abs(value):g}"
-    if isinstance(parent, ast.UnaryOp):
-        what = "a number"
-    for new, word in _other_numbers(value).items():
-        if new != value:
-            cost = 2.8 if "too" in word else 2.4 - 0.4 * (new == 0)
-            yield f"number {word}", f"{what} is {word}", cost, put(repr(new))
+    likely = 0.6 if role.startswith(LIKELY) else 0
+    for new, cost in _other_numbers(value).items():
+        if role and new != value and not (likely and new < 0):
+            words = {"new": _shown(sign * new), "old": _shown(sign * value)}
+            clause = role.format(**words)
+            if 0 < value < 1e-3 and new == value + 1 and " is " in clause:
+                clause = clause.partition(" is ")[0] + " is 1 too large"
+            yield f"number {new}", clause, cost - likely, put(repr(new))
+
+
+LIKELY = "a special case", "the limit below which"  # slips rather than other names
+
+
+def _shown(number):
+    return f"{number:.6g}".replace("-", "−") if number < 0 else f"{number:.6g}"
+
+
+def _role(node, host, form):
+    """What another number in this place does, in words; "" where there are none."""
+    say = partial(spoken, letters=form.spoken)
+    match host:
+        case ast.arguments():
+            named = dict(zip(host.defaults[::-1], host.args[::-1], strict=False))
+            name = named[node].arg if node in named else ""
+            return f"the default of {name} is {{new}}, not {{old}}" if name else ""
+        case ast.BinOp():
+            return _operand(node, host, say)
+        case ast.Compare(left=left, comparators=[right]) if right is node:
+            if 0 < abs(ast.literal_eval(node)) < 1e-3:
+                return "the limit below which something counts as 0 is {new}, not {old}"
+            words = say(left)
+            return (
+                f"{words} is compared with {{new}}, not with {{old}}" if words else ""
+            )
+        case ast.Call(func=ast.Attribute(attr="maximum" | "minimum" | "clip")):
+            return "the cut is at {new}, not at {old}"
+        case ast.Call(func=ast.Attribute(attr="where")):
+            return "{new} is filled in, not {old}"
+        case ast.IfExp(test=ast.Compare(left=left, ops=[ast.Is()])) if say(left):
+            return f"a missing {say(left)} counts as {{new}}, not as {{old}}"
+        case ast.Tuple() if isinstance(form.parents.get(id(host)), ast.Return):
+            return "a special case returns {new}, not {old}"
+    return ""
+
+
+def _operand(node, host, say):
+    """The same, of a number in a sum, a product, a quotient or a power."""
+    first = host.left is node
+    match host.op:
+        case ast.Pow() if not first:
+            return "an exponent is {new}, not {old}"
+        case ast.Add() if is_eps(node):
+            return "eps is {new}, not {old}"
+        case ast.Add():
+            return "{new} is added, not {old}"
+        case ast.Sub() if not first and say(host.left):
+            return f"{{new}} is subtracted from {say(host.left)}, not {{old}}"
+        case ast.Sub() if first and say(host.right) and not _is_complement(host, say):
+            return f"{say(host.right)} is subtracted from {{new}}, not from {{old}}"
+        case ast.Mult():
+            return "a factor is {new}, not {old}"
+        case ast.Div():
+            return f"a {'numerator' if first else 'divisor'} is {{new}}, not {{old}}"
+    return ""
 
 
 def _other_numbers(value):
-    others = {
-        value + 1: "one too large",
-        value - 1: "one too small",
-        2 * value: "twice as large",
-        value / 2: "half as large",
-        -value: "of the other sign",
-    }
+    """Numbers that are written for another, and what they cost."""
+    others = {value + 1: 2.8, value - 1: 2.8}
+    others |= {2 * value: 2.4, value / 2: 2.4, -value: 2.4}
     if isinstance(value, float) and 0 < value < 1:
-        others |= {1 - value: "taken from 1", 1.0: "left out (as if it were 1)"}
+        others |= {1 - value: 2.4, 1.0: 2.4}
         if value < 1e-3:
-            others |= {0.0: "left out (as if it were 0)", value / 1000: "far too small"}
-            others[1000 * value] = "far too large"
+            others |= {0.0: 2, value / 1000: 2.4, 1000 * value: 2.4}
     return others
 
 
@@ -468,7 +635,7 @@ def _is_reduction(node):
     )
 
 
-def _calls(node, say):
+def _calls(node, say, form):
     match node.func:
         case ast.Attribute(value=ast.Name(id="np" | "torch" as library), attr="sqrt"):
             yield from _roots(node.args[0], library)
@@ -491,7 +658,19 @@ def _calls(node, say):
         ):
             yield name, f"{FUNCTIONS[name]} is left out", 2, put("a", a="args.0")
         case _:
-            yield from _methods(node, say)
+            yield from _methods(node, say, form)
+
+
+def _bounds(node, say):
+    """Of np.maximum, np.minimum and np.clip."""
+    words = [say(arg) for arg in node.args[:2]]
+    if ast.unparse(node.args[1]) == "0":
+        yield "cut", "nothing is cut off at 0", 1, put("a", a="args.0")
+    elif all(words) and node.func.attr != "clip":
+        for k, word in enumerate(words):
+            yield "only", f"only {word} counts", 1, put("a", a=f"args.{k}")
+    elif node.func.attr != "minimum":
+        yield "cut", "nothing is cut off", 1.5, put("a", a="args.0")
 
 
 def _bounds(node, say):
@@ -514,7 +693,7 @@ def _choices():
     yield "choice", clause, 1.4, put("np.where(c, b, a)", **sides)
 
 
-def _methods(node, say):
+def _methods(node, say, form):
     match node.func:
         case ast.Attribute(value=ast.Attribute(attr="linalg"), attr="norm"):
             yield from _lengths(node, say)
@@ -525,7 +704,7 @@ def _methods(node, say):
                 parts = {"a": "func.value.left", "b": "func.value.right"}
                 yield "lengths", LENGTHS, 1.5, put("a.norm() - b.norm()", **parts)
         case ast.Attribute(attr=name) if name in REDUCTIONS:
-            yield from _reductions(node, name, say)
+            yield from _reductions(node, name, say, _divisor(node, form, say))
         case ast.Attribute(attr=name) if name in CASTS:
             yield name, f"{name}() is left out", 3, put("a", a="func.value")
         case ast.Attribute(attr="moveaxis"):
@@ -548,14 +727,10 @@ def _roots(inside, library):
         text = text.replace("np", library)
         yield kind, clause, cost, put(text.replace("node", "a"), a="args.0")
     match inside:
-        case ast.BinOp(op=ast.Add(), right=right) if _is_eps(right):
+        case ast.BinOp(op=ast.Add(), right=right) if is_eps(right):
             for kind, clause, cost, text in EPS:
                 text = text.replace("np", library)
                 yield kind, clause, cost, put(text, a="args.0.left", b="args.0.right")
-
-
-def _is_eps(node):
-    return isinstance(node, ast.Constant) or ast.unparse(node) in ("eps", "self.eps")
 
 
 def _lengths(node, say):
@@ -595,11 +770,21 @@ def _is_function(call):
     return isinstance(value, ast.Attribute) or ast.unparse(value) in ("np", "torch")
 
 
-def _reductions(node, name, say):
+def _divisor(node, form, say):
+    """What the count is called that a sum is divided by; "" if by none."""
+    match form.parents.get(id(node)):
+        case ast.BinOp(op=ast.Div(), left=left, right=right) if left is node:
+            return say(right) if say(right) in COUNTED else ""
+    return ""
+
+
+def _reductions(node, name, say, divisor):
     function = _is_function(node)
     what = say(node.args[0] if function else node.func.value) or "a term"
     for sister, clause in SISTERS[name].items():
-        cost = 0.8 if sister in ("mean", "sum") else 1.1
+        if divisor and (name, sister) == ("sum", "mean"):
+            clause = f"{divisor} divides twice"
+        cost = 0.8 if sister in ("mean", "sum") else 1.5
         yield sister, clause.format(what), cost, _renamed(sister)
     field = "args.0" if function else "func.value"
     if name in ("sum", "mean"):
@@ -671,28 +856,34 @@ def _axis_of(node, function):
 
 
 def _comparisons(node, say):
-    what = say(node.left) or "a value"
-    kinds = (
-        "is turned around",
-        "takes the limit in, or leaves it out",
-        "is turned into its opposite",
-    )
-    for word, new in zip(kinds, COMPARED.get(type(node.ops[0]), ()), strict=False):
-        yield word, f"the comparison of {what} {word}", 1.8, assign(ops=[new()])
-    if isinstance(node.ops[0], ast.Gt):
-        clause = f"{what} is compared by its size alone"
+    a, b = say(node.left), say(node.comparators[0])
+    if not a or not b or len(node.ops) > 1:
+        return
+    old = type(node.ops[0])
+    for words, new in COMPARED.get(old, ()):
+        clause = f"{a} {words.format(b=b)}"
+        if words is WITH and b == "0" and a in RELUS:
+            clause = "ReLU's slope is left out, or is 1 where the output is 0, too"
+        yield words, clause, 1.8, assign(ops=[new()])
+    if old in OPPOSITE:
+        clause = f"{a} is compared with {b} the other way round"
+        yield "opposite", clause, 1.9, assign(ops=[OPPOSITE[old]()])
+    if old is ast.Gt:
+        clause = f"{a} is compared with {b} by its size alone"
         yield "size", clause, 2.2, put("abs(a) > b", a="left", b="comparators.0")
 
 
-def _branches(node):
+def _branches(node, say):
     test = ast.unparse(node.test)
     if "last" in test:
         clause = "what the last layer has to lack comes after it, too"
         yield "last", clause, 1, assign(test=_without(node.test))
     if "training" not in test:
         if not any(isinstance(n, ast.Raise) for n in ast.walk(node)):
+            names = dict.fromkeys(say(n) for n in ast.walk(node.test) if _named(n))
+            asked = " and ".join(filter(None, names))
             for value, word in ((True, "always"), (False, "never")):
-                clause = f"a case that is told apart {word} applies"
+                clause = asked and f"the branch for {asked} is {word} taken"
                 yield word, clause, 3.2, assign(test=ast.Constant(value))
         return
     for value, mode, other in (
@@ -706,6 +897,10 @@ def _branches(node):
         yield "running", clause, 0.9, _then_running
         clause = "the running statistics move in evaluation, too"
         yield "leak", clause, 0.8, _moves_always
+
+
+def _named(node):
+    return isinstance(node, ast.Name) and node.id not in CALLED
 
 
 def _without(test):
@@ -737,10 +932,11 @@ def _assignments(node, form, say):
         case ast.Assign(targets=[ast.Name(id=name)]) if name in AVERAGED:
             right = ast.unparse(node.value)
             first = next((a for a in ("x", "dy", "z") if a in form.letters), "x")
+            what = _reduced_over(name, form)
             for text, words in MORE_AXES.items():
                 if text != right:
                     text = text.replace("x.ndim", f"{first}.ndim")
-                    clause = f"the averages run over {words}"
+                    clause = f"the {what} run over {words}"
                     yield f"axes {text}", clause, 0.7, _value(text)
         case ast.Assign(targets=[ast.Attribute(value=ast.Name(id="self"), attr=name)]):
             yield from _attribute(name)
@@ -762,10 +958,21 @@ def _assignments(node, form, say):
             yield from _augmented(node, say)
 
 
+def _reduced_over(axes, form):
+    """What runs over the axes of this name: sums, averages, or both."""
+    calls = [n for n in form.nodes if _is_reduction(n)]
+    calls = [n for n in calls if axes in ast.unparse([*n.args, *n.keywords])]
+    sums = {n.func.attr == "sum" for n in calls}
+    return {True: "sums", False: "averages"}[sums.pop()] if len(sums) == 1 else BOTH
+
+
+BOTH = "sums and averages"
+
+
 def _augmented(node, say):
     match node:
         case ast.AugAssign(op=ast.Sub()):
-            clause = "what has to be subtracted is added"
+            clause = f"{say(node.value) or 'a step'} is added, not subtracted"
             yield "aug", clause, 1.2, assign(op=ast.Add())
         case ast.AugAssign(op=ast.Add(), value=ast.List(elts=[ast.Call(func=made)])):
             clause = say(made) and f"{say(made)} comes twice"
@@ -773,10 +980,11 @@ def _augmented(node, say):
             clause = say(made) and f"{say(made)} is left out"
             yield "aug", clause, 1.6, left_out
         case ast.AugAssign(op=ast.Add(), target=target):
-            clause = "what has to be added up is replaced"
+            sums = say(target)
+            clause = sums and f"{sums} holds the last term, not the sum"
             replaced = copy.deepcopy(target)
             yield "aug", clause, 2, lambda n: ast.Assign([replaced], n.value)
-            yield "aug", "a step is left out", 2.4, left_out
+            yield "aug", sums and f"nothing is added up in {sums}", 2.4, left_out
 
 
 def _again(node):
@@ -824,9 +1032,10 @@ def _rounds(text):
 def _names(node, form, say):
     name, parent, what = node.id, form.parents.get(id(node)), say(node)
     called = isinstance(parent, ast.Call) and parent.func is node
-    if not what or called or name in AVERAGED:
+    if not what or called or name in (*AVERAGED, "self"):
         return
-    rules = LETTERS if name in form.letters else ()
+    compared = isinstance(parent, ast.Compare)
+    rules = LETTERS if name in form.spoken and not compared else ()
     for names, more in SPECIAL.items():
         rules = (*rules, *more) if name in names else rules
     for kind, clause, cost, text in rules:
@@ -834,8 +1043,9 @@ def _names(node, form, say):
         yield kind, clause.format(what), cost, _filled(text, parts)
     for other in form.names():
         if other != name and other not in AVERAGED:
-            word = spoken(ast.Name(other), form.letters)
-            clause = word and f"{word} stands where {what} belongs"
+            word = spoken(ast.Name(other), form.spoken)
+            clause = stands(word, what) if word and word != what else ""
+            clause = NAMES.get((name, other), clause)
             yield f"{name} {other}", clause, 2, put(other)
 
 

@@ -6,7 +6,18 @@ product of two letters.
 """
 
 import ast
+import re
 
+# short expressions of forms, by what they are
+EXPRESSIONS = {
+    "N / (N - 1)": "the correction",
+    "(x - mean) / std": "x_hat",
+    "(x - mu) / np.sqrt(var + eps)": "x_hat",
+    "(rows - mu) / np.sqrt(var + eps)": "x_hat",
+    "dbeta / N": "the mean of dy",
+    "dgamma / N": "the mean of dy · x_hat",
+    "x_hat * dgamma / N": "the term with x_hat",
+}
 # terms for values that forms compute on the way
 TERMS = {
     "mu": "the mean",
@@ -47,7 +58,6 @@ TERMS = {
     "outer": "the gradient at the norm's output",
     "slope": "the term with x_hat",
     "gradient": "the gradient",
-    "true_size": "the length of truth",
     "new_m": "the new m",
     "new_v": "the new v",
     "target": "the one-hot target",
@@ -62,15 +72,49 @@ TERMS = {
     "batches": "the number of batches",
     "columns": "the sum of each column",
     "lined_up": "the sum of each column times x_hat",
+    "length": "the length of gradient",
+    "true_length": "the length of truth",
+    "square": "the squared length of gradient",
+    "true_square": "the squared length of truth",
+    "first": "the corrected m",
+    "second": "the corrected v",
+    "sigma": "sigma",
+    "moved": "m",
+    "stretch": "s",
+    "now": "the mean",
+    "center_of_m": "mu",
+    "g": "the gradient at w",
+    "v": "the variance with eps",
+    "slopes": "what is summed up",
+    "shift": "the shift",
+    "e": "the exponentials",
+    "out": "the layer's output",
+    "dx_hat": "dy · gamma",
+    "dz": "dz",
+    "right": "the number of right answers",
     "largest": "the largest entry",
     "changed": "the change",
-    "spread": "the squared distance of the means",
+    "dx": "what the brackets hold",
+    "apart": "the squared distance of the means",
+    "spread": "the variance that is stored",
+    "unbiased": "the variance that is stored",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
     "rows": "the rows that are there",
     "share_a": "the share of group a",
     "share_b": "the share of group b",
     "within": "the spread within the groups",
     "between": "the spread between the groups",
 }
+SINGULAR = "eps", "ms", "axis", "num_groups"  # all the same
+PLURAL = (
+    "the exponentials",
+    "the logits",
+    "the probabilities",
+    "the counts",
+    "the workers' means",
+    "the workers' variances",
+)
 FUNCTIONS = {
     "sqrt": "the root",
     "log": "the logarithm",
@@ -90,16 +134,18 @@ FUNCTIONS = {
 def spoken(node, letters):
     """What an expression is called; "" where there are no words for it."""
     match node:
-        case ast.BinOp() if ast.unparse(node) == "N / (N - 1)":
-            return TERMS["correction"]
+        case ast.BinOp() if ast.unparse(node) in EXPRESSIONS:
+            return EXPRESSIONS[ast.unparse(node)]
         case ast.Name(id=name):
             return name if name in letters else TERMS.get(name, "")
         case ast.Constant(value=value):
-            return f"{value}"
+            return "eps" if is_eps(node) else f"{value}"
         case ast.Attribute(attr="T", value=value):
             return _with(spoken(value, letters), " transposed")
         case ast.Attribute(value=ast.Name(id="self"), attr=name):
             return name
+        case ast.Attribute(attr="ndim"):
+            return "the number of axes"
         case ast.Subscript(slice=ast.JoinedStr(values=[ast.Constant(value=v), *_])):
             return str(v)
         case ast.Subscript(value=value):
@@ -118,6 +164,27 @@ def spoken(node, letters):
     return ""
 
 
+def is_eps(node):
+    """Whether a node is eps, by its name or by its usual value."""
+    if isinstance(node, ast.Constant):
+        return node.value == 1e-5
+    return ast.unparse(node) in ("eps", "self.eps")
+
+
+def agreed(clause):
+    """The clause with its first verb in the plural, where its subject is one."""
+    found = re.match(r"(.+?)( alone)? (is|enters|stands) ", clause)
+    if not found or not _is_plural(found[1]):
+        return clause
+    verb = {"is": "are"}.get(found[3], found[3].removesuffix("s"))
+    return f"{clause[: found.start(3)]}{verb}{clause[found.end(3) :]}"
+
+
+def stands(one, other):
+    """That one thing stands where another belongs."""
+    return f"{one} stands where {other} belong{'' if _is_plural(other) else 's'}"
+
+
 def _with(*parts):
     return "".join(parts) if all(parts) else ""
 
@@ -134,7 +201,7 @@ def _operation(left, op, right, letters):
     named = [n for n in _letters(ast.BinOp(left, op, right)) if n in letters]
     if 1 <= len(named) <= 3:
         return f"the term with {listed(named)}"
-    return ""
+    return _with(pair[0], " times ", pair[1]) if isinstance(op, ast.Mult) else ""
 
 
 def _letters(node):
@@ -157,18 +224,32 @@ def listed(names):
     return f"{', '.join(first)} and {last}" if first else last
 
 
-def comes_out(names, clause):
-    """The frame of all clauses."""
-    return f"{your(names)} {be(names)} what comes out when {clause}."
+def comes_out(names, clause, example=False):
+    """The frame of all clauses; `example` where others would give the same."""
+    when = "when, for example," if example else "when"
+    return f"{your(names)} {be(names)} what comes out {when} {clause}."
 
 
 def be(names):
     """is or are."""
     name = names[0]
-    plural = " " not in name and name.endswith("s") and not name.endswith(("ss", "as"))
-    several = len(names) > 1 or plural or ", " in name
+    several = len(names) > 1 or _is_plural(name) or ", " in name
     return "are" if several else "is"
 
 
+def _is_plural(name):
+    ends = name.endswith("s") and not name.endswith(("ss", "as"))
+    return name in PLURAL or (ends and " " not in name and name not in SINGULAR)
+
+
 def your(names):
-    return f"Your {listed([name.removeprefix('your ') for name in names])}"
+    """The subject of a sentence; "index (a)" and "index (b)" are said together."""
+    stems = {}
+    for name in names:
+        stem, _, part = name.removeprefix("your ").partition(" (")
+        stems.setdefault(stem, []).append(part.removesuffix(")"))
+    return f"Your {listed([_stem(*pair) for pair in stems.items()])}"
+
+
+def _stem(stem, parts):
+    return f"{stem} ({listed(parts)})" if all(parts) else stem

@@ -48,9 +48,12 @@ def _above(verdict):
     if verdict.unreadable:
         yield "Nothing in it can be marked. Points typed at the first check settle it."
     yield from (f"Note: {_literal(note)}" for note in verdict.notes)
+    beside = {}
     for name, answer in verdict.answers.items():
         if answer.text and answer.elsewhere:
-            yield f"Answer to *{name}*, found {answer.elsewhere}:\n\n{answer.text}"
+            beside.setdefault((answer.elsewhere, answer.text), []).append(f"*{name}*")
+    for (where, text), names in beside.items():
+        yield f"Answer to {', '.join(names)}, found {where}:\n\n{text}"
 
 
 def _literal(text):

@@ -21,6 +21,9 @@ from .config import PACKAGES, ROOT
 
 CODE_KINDS = ("setup", "code", "check")
 PARTS = 2_000_000  # lists and objects of a file
+# in a text, a picture that was pasted into it: Colab writes all of its bytes there
+PICTURE = re.compile(r"data:image/[\w.+-]{1,40};base64,[\w+/=]{100,}")
+FAR = 100_000  # characters of what was written far away, which each question may show
 BOMS = {b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
@@ -150,6 +153,8 @@ def _cell(data):
     if not isinstance(source, str) or kind not in ("code", "markdown", "raw"):
         return None
     source = source.encode("utf-8", "replace").decode()  # no half characters
+    if kind != "code":
+        source = PICTURE.sub("picture", source)
     meta = data.get("metadata")
     grading = meta.get("nbgrader") if isinstance(meta, dict) else None
     name = grading.get("grade_id") if isinstance(grading, dict) else ""
@@ -203,10 +208,12 @@ class Match:
     def answer(self, task):
         """Index of the cell that answers an exercise or question; None if none does.
 
-        The last cell that bears its name and is not as it was given; else, for an
-        exercise, the last cell of the student's own that defines what is asked for.
+        The last cell that bears its name, is not as it was given and not blank, as a
+        copy may be; else, for an exercise, the last cell of the student's own that
+        defines what is asked for.
         """
-        mine = [i for i in self.named(task.cell) if self.touched(i)]
+        named = (i for i in self.named(task.cell) if self.cells[i].source.strip())
+        mine = [i for i in named if self.touched(i)]
         if not mine and task.defines:
             own = (i for i, name in enumerate(self.ids) if not name)
             mine = [i for i in own if defines(self.cells[i], task.defines)]
@@ -247,6 +254,7 @@ def rebuild(cells, master):
     made.steps[:0] = [Step("setup", setup), *(Step("lesson", h) for h in helpers)]
     for question in master.questions.values():
         made.answers[question.name] = _written(match, chosen, question)
+    made.notes += _pictures(made.answers)
     made.sources = (*_code(cells), *_demonstrations(master))
     return made
 
@@ -305,9 +313,9 @@ def _extras(match, used):
         place = name or place
         if index in used or not cell.source.strip():
             continue
-        if not name or kind == "rubric" and match.touched(index):
+        if not name:
             extras.setdefault((place, "after"), []).append(cell)
-        elif kind == "exercise" and match.touched(index):
+        elif kind in ("exercise", "rubric") and match.touched(index):
             extras.setdefault((name, "before"), []).append(cell)
         elif kind in CODE_KINDS and match.touched(index):
             # the lesson's own cell, edited: not run, but what it defines may be used
@@ -358,14 +366,44 @@ def _add(cells, extras, made):
 
 
 def _written(match, chosen, question):
-    """A written answer, and where it was found if not in its own cell."""
-    index = chosen[question.cell]
-    if index is not None:
-        source = match.cells[index].source.strip()
-        if text := source.removeprefix(BLANK_ANSWER).strip():
-            return text, ""
-    texts = [text for i in _near(match, question) if (text := _prose(match, i))]
-    return "\n\n".join(texts), "in cells beside its own" if texts else ""
+    """A written answer, and where it was found if not in its own cell alone."""
+    if chosen[question.cell] is not None:
+        sources = (match.cells[i].source.strip() for i in _pieces(match, question))
+        texts = [source.removeprefix(BLANK_ANSWER).strip() for source in sources]
+        if texts := list(dict.fromkeys(filter(None, texts))):  # a copy says nothing new
+            place = "in its cell and others by it" if len(texts) > 1 else ""
+            return "\n\n".join(texts), place
+    places = {
+        "in cells beside its own": _near(match, question),
+        "in new cells far from it": _own(match),
+    }
+    for place, indices in places.items():
+        if texts := [text for i in indices if (text := _prose(match, i))]:
+            return "\n\n".join(texts)[:FAR], place
+    return "", ""
+
+
+def _pieces(match, question):
+    """Cells of an answer: those that bear its name, and new text right below them."""
+    here = False
+    for index, name in enumerate(match.ids):
+        here = name == question.cell or here and not name
+        mine = match.touched(index) if name else match.cells[index].type != "code"
+        if here and mine:
+            yield index
+
+
+def _own(match):
+    """New cells of text, wherever they stand: some answer all questions in one."""
+    pairs = enumerate(zip(match.cells, match.ids, strict=True))
+    return [i for i, (cell, name) in pairs if not name and cell.type != "code"]
+
+
+def _pictures(answers):
+    """Notes on answers whose pictures a person must look at in the student's file."""
+    for name, (text, _) in answers.items():
+        if "![" in text or "<img" in text:
+            yield f"{name} is answered with a picture: it is in the file handed in"
 
 
 def _near(match, question):

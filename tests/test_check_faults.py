@@ -8,6 +8,7 @@ import sys
 import textwrap
 
 import numpy as np
+import pytest
 import torch
 
 import bn_checks as check
@@ -484,7 +485,29 @@ def test_a_maximum_in_the_wrong_place_fails_on_every_seed():
     assert fails("gradient_predictiveness", max_first)
 
 
-# --- 9, and where everything is wrong ------------------------------------------------
+# --- 9: a check takes no seconds now and then ----------------------------------------
+
+
+@pytest.mark.parametrize("name", ["freeze_batchnorm", "train_step"])
+def test_a_check_loads_nothing_that_takes_seconds(name):
+    """The first use of torch.optim loads a compiler, which the checks do without."""
+    code = f"""
+import sys, bn_checks as check
+exercise = check.exercise({name!r})
+assert exercise.score(exercise.reference, 3) == 3
+print(*(m for m in ("torch._dynamo", "sympy") if m in sys.modules))
+"""
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        cwd=builder.ROOT,
+        env=os.environ | {"PYTHONPATH": str(builder.ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert (run.stdout, run.stderr) == ("\n", "")
+
+
+# --- and where everything is wrong ------------------------------------------------
 
 
 def test_every_row_that_fails_says_something():

@@ -9,6 +9,7 @@ from submissions import (
     LESSON,
     LIMITS,
     at,
+    blind,
     content,
     index,
     messy,
@@ -30,19 +31,51 @@ def grade(nb, lesson=LESSON):
     return judge.grade_bytes(data, 1, lesson, "ada", limits=LIMITS)
 
 
+DAILY = {  # each stands for a kind that once cost points or had to be looked at
+    *("annotations_from_the_future", "type_hints_and_dataclass", "photo_in_the_text"),
+    *("blank_copies_of_answers", "cells_split_by_jupyterlab", "stranger_magics"),
+    *(
+        "settings_filled_step_by_step",
+        "vs_code_file_with_new_ids",
+        "setup_cell_deleted",
+    ),
+}
+
+
+def rebuilt(data, course=COURSE):
+    return rebuild.rebuild(rebuild.read(data, LIMITS), course)
+
+
 def test_there_are_enough():
     assert len(CASES) >= 110 and len({case.lesson for case in CASES.values()}) >= 5
+    assert len(blind.CASES) >= 90 and len(set(blind.CASES.values())) >= 6
+
+
+def has_all_points(data, lesson):
+    verdict = grade(data, lesson)
+    points = {n: e.points for n, e in verdict.exercises.items()}
+    tasks = master.lesson(lesson).exercises
+    assert points == {n: t.points for n, t in tasks.items()}, verdict.to_json()
+    assert verdict.status == GRADED
 
 
 @sandboxed
 @pytest.mark.parametrize("name", CASES)
 def test_messy_but_right_work_has_all_points(name):
-    case = CASES[name]
-    verdict = grade(case.content, case.lesson)
-    points = {n: e.points for n, e in verdict.exercises.items()}
-    tasks = master.lesson(case.lesson).exercises
-    assert points == {n: t.points for n, t in tasks.items()}, verdict.to_json()
-    assert verdict.status == GRADED
+    has_all_points(CASES[name].content, CASES[name].lesson)
+
+
+@sandboxed
+@pytest.mark.parametrize("name", sorted(DAILY))
+def test_right_work_written_blind_has_all_points(name):
+    has_all_points(blind.handed_in(name), blind.CASES[name])
+
+
+@sandboxed
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(blind.CASES.keys() - DAILY))
+def test_all_right_work_written_blind_has_all_points(name):
+    has_all_points(blind.handed_in(name), blind.CASES[name])
 
 
 RIGHT = at(solved(), FIRST).source
@@ -152,18 +185,65 @@ PLACES = (
 def test_a_written_answer_is_found_where_it_was_written(place):
     nb = unanswered()
     place(nb)
-    made = rebuild.rebuild(rebuild.read(content(nb), LIMITS), COURSE)
+    made = rebuilt(content(nb))
     text, elsewhere = made.answers[NAME]
     assert TEXT in text and elsewhere
     others = [answer for name, answer in made.answers.items() if name != NAME]
     assert all(TEXT not in text for text, _ in others)
 
 
+@pytest.mark.parametrize("name", blind.CASES)
+def test_no_written_answer_is_lost(name):
+    made = rebuilt(blind.handed_in(name), master.lesson(blind.CASES[name]))
+    assert all(text for text, _ in made.answers.values())
+
+
+def test_answers_far_away_are_shown_where_nothing_else_is():
+    made = rebuilt(blind.handed_in("written_answers_collected_at_the_end"))
+    shown = {name: "a floor" in text for name, (text, _) in made.answers.items()}
+    assert shown == {name: name != "redundant-bias" for name in COURSE.questions}
+    assert rebuilt(content(unanswered())).answers[NAME] == ("", "")
+
+
+def test_halves_of_a_written_answer_stand_in_their_order():
+    made = rebuilt(blind.handed_in("cells_split_by_jupyterlab"))
+    text = "\n\n".join(cell.source for cell in made.notebook.cells)
+    assert "What\n\nI think about it." in text
+    text, place = made.answers["redundant-bias"]
+    assert text == "What\n\nI think about it." and place
+
+
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [
+        ("written_answers_of_two_cells", "And second: the rest of it."),
+        ("chinese_answers_in_several_cells", "第二部分:训练时统计量随批次变化。"),
+    ],
+)
+def test_an_answer_goes_on_in_new_cells(name, rest):
+    text, place = rebuilt(blind.handed_in(name)).answers["redundant-bias"]
+    assert text.endswith(f"\n\n{rest}") and place
+
+
+def test_a_copy_of_an_answer_is_one_answer():
+    nb = solved()
+    copy = at(nb, QUESTION.cell).copy()
+    copy.id = "copy"
+    nb.cells.insert(index(nb, QUESTION.cell), copy)
+    assert rebuilt(content(nb)).answers[NAME] == (f"My answer to {NAME}.", "")
+
+
+@pytest.mark.parametrize("name", ["photo_in_the_text", "pictures_attached_to_answers"])
+def test_a_picture_as_an_answer_is_told(name):
+    made = rebuilt(blind.handed_in(name))
+    assert any(note.startswith(f"{NAME} is answered with a pic") for note in made.notes)
+    assert not any("answered with" in note for note in rebuilt(content(solved())).notes)
+
+
 def test_code_beside_a_question_is_no_answer():
     nb = unanswered()
     nb.cells.insert(index(nb, QUESTION.cell) + 1, new_code_cell("x = 1  # one\nx + 1"))
-    made = rebuild.rebuild(rebuild.read(content(nb), LIMITS), COURSE)
-    assert made.answers[NAME] == ("", "")
+    assert rebuilt(content(nb)).answers[NAME] == ("", "")
 
 
 # what is cut out of a source

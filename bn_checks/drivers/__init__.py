@@ -46,6 +46,8 @@ def plain(name, value):
         array = np.array(None)
     if array.dtype.kind in "fiu":
         return array
+    if isinstance(value, np.ndarray):
+        return f"{MISSING}{name} is an array of {value.dtype}, want numbers"
     kind = type(value).__name__
     if isinstance(value, (tuple, list)):
         kind += f" of {len(value)} values"

@@ -9,16 +9,19 @@ from torch.nn import functional as F
 
 from . import Unusable
 
+CHANGES = "changes of the network"
+
 
 def network(name, widths):
     """The network of a name, and the kind of module to watch in it."""
+    double = {"dtype": torch.float64}
     with torch.random.fork_rng(devices=[]):  # the notebook's random numbers stay
-        linear = [nn.Linear(i, o) for i, o in pairwise(widths)]
-        convolution = nn.Conv1d(1, 1, 3, padding=1)
-    norms = [nn.BatchNorm1d(width) for width in widths[1:3]]
+        linear = [nn.Linear(i, o, **double) for i, o in pairwise(widths)]
+        convolution = nn.Conv1d(1, 1, 3, padding=1, **double)
+    norms = [nn.BatchNorm1d(width, **double) for width in widths[1:3]]
     as_image = nn.Unflatten(1, (1, widths[0])), convolution, nn.Flatten()
     layers, kind = _networks(*linear, norms, as_image)[name]
-    return nn.Sequential(*layers).double(), kind
+    return nn.Sequential(*layers), kind
 
 
 def _networks(first, second, last, norms, as_image):
@@ -61,7 +64,7 @@ def drive_record(student, name, widths, training, seed, x, report="activations")
     """What the student recorded in a network, or what the recording left behind."""
     model, kind = network(name, widths)
     filled(model, seed).train(training)
-    before = _condition(model)
+    before = _condition(model) if report == CHANGES else ()
     recorded = student(model, torch.from_numpy(x), kind)
     if not isinstance(recorded, (list, tuple)):
         raise Unusable(f"returned a {type(recorded).__name__}, want a list")
@@ -71,8 +74,8 @@ def drive_record(student, name, widths, training, seed, x, report="activations")
         return sum(len(module._forward_hooks) for module in model.modules())
     if report == "tensors on the graph":
         return sum(getattr(a, "requires_grad", False) for a in recorded)
-    after = _condition(model)
-    return sum(not torch.equal(*pair) for pair in zip(before, after, strict=True))
+    pairs = zip(before, _condition(model), strict=True)
+    return sum(not torch.equal(*pair) for pair in pairs)
 
 
 def _side_by_side(recorded, N):

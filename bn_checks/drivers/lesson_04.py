@@ -25,10 +25,11 @@ def drive_make_mlp(student, dims, activation, norm, x, y, seed):
     learned = [p for p in model.parameters() if p.requires_grad]
     loss = F.cross_entropy(logits, y)
     slopes = torch.autograd.grad(loss, learned, allow_unused=True) if learned else ()
-    evaluated = model.eval()(x)
-    for p, slope in zip(learned, slopes, strict=True):
-        p.data.sub_(0 if slope is None else slope)
-    return logits, evaluated, model(x)
+    with torch.no_grad():
+        evaluated = model.eval()(x)
+        for p, slope in zip(learned, slopes, strict=True):
+            p.sub_(0 if slope is None else slope)
+        return logits, evaluated, model(x)
 
 
 def drive_train_step(student, x, y, lr, seed):

@@ -75,7 +75,8 @@ def mended_fit(model, x, y, x_test, y_test, lr, epochs, batch_size):
         model.train()
         for xb, yb in zip(x.split(batch_size), y.split(batch_size), strict=True):
             optimizer.zero_grad()
-            F.cross_entropy(model(xb), yb).backward()
+            loss = F.cross_entropy(model(xb), yb)
+            loss.backward()
             optimizer.step()
         model.eval()
         with torch.no_grad():

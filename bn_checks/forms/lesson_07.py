@@ -13,15 +13,15 @@ except ImportError:  # the NumPy exercises are judged without it
 
 
 def direction_and_size(gradient, truth):
-    size, true_size = np.linalg.norm(gradient), np.linalg.norm(truth)
-    if size < 1e-8 and true_size < 1e-8:
+    length, true_length = np.linalg.norm(gradient), np.linalg.norm(truth)
+    if length < 1e-8 and true_length < 1e-8:
         return 1.0, 1.0
-    if size < 1e-8:
+    if length < 1e-8:
         return 0.0, 0.0
-    if true_size < 1e-8:
+    if true_length < 1e-8:
         return 0.0, np.inf
-    cosine = (gradient * truth).sum() / size / true_size
-    return cosine, size / true_size
+    cosine = (gradient * truth).sum() / length / true_length
+    return cosine, length / true_length
 
 
 def direction_by_squares(gradient, truth):
@@ -30,18 +30,18 @@ def direction_by_squares(gradient, truth):
         return (1.0, 1.0) if true_square < 1e-16 else (0.0, 0.0)
     if true_square < 1e-16:
         return 0.0, np.inf
-    true_size = np.linalg.norm(truth)
-    size = np.linalg.norm(gradient) / true_size
-    return (gradient * truth).sum() / np.sqrt(square * true_square), size
+    true_length = np.linalg.norm(truth)
+    ratio = np.linalg.norm(gradient) / true_length
+    return (gradient * truth).sum() / np.sqrt(square * true_square), ratio
 
 
 def direction_by_product(gradient, truth):
-    size, true_size = np.linalg.norm(gradient), np.linalg.norm(truth)
-    if min(size, true_size) < 1e-8:
-        both = max(size, true_size) < 1e-8
-        return float(both), float(both) if size < 1e-8 else np.inf
-    lengths = size * true_size
-    return np.sum(gradient * truth) / lengths, size / true_size
+    length, true_length = np.linalg.norm(gradient), np.linalg.norm(truth)
+    if min(length, true_length) < 1e-8:
+        both = max(length, true_length) < 1e-8
+        return float(both), float(both) if length < 1e-8 else np.inf
+    lengths = length * true_length
+    return np.sum(gradient * truth) / lengths, length / true_length
 
 
 def affine_backward(dz, W, a):
@@ -132,9 +132,9 @@ class BatchNorm(Module):
         if self.training:
             mu = x.mean(0)
             var = x.var(0, correction=0)
-            momentum, spread = 0.1, x.var(0, correction=1).detach()
-            mean = self.running_mean
-            self.running_mean = (1 - momentum) * mean + momentum * mu.detach()
+            now, spread = mu.detach(), x.var(0, correction=1).detach()
+            momentum = 0.1
+            self.running_mean = (1 - momentum) * self.running_mean + momentum * now
             self.running_var = (1 - momentum) * self.running_var + momentum * spread
         x_hat = (x - mu) / torch.sqrt(var + 1e-5)
         return self.gamma * x_hat + self.beta

@@ -11,11 +11,11 @@ def noisy_batchnorm(
     mean = x.mean(axes, keepdims=True)
     var = x.var(axes, keepdims=True)
     x_hat = (x - mean) / np.sqrt(var + 1e-5)
-    mu = rng.uniform(-mean_range, mean_range, size=D)
+    center_of_m = rng.uniform(-mean_range, mean_range, size=D)
     sigma = rng.uniform(1, largest_scale, D)
-    m = rng.uniform(mu - jitter, mu + jitter, (N, D))
-    s = rng.normal(sigma, jitter, (N, D))
-    return m + s * (x_hat * gamma + beta)
+    moved = rng.uniform(center_of_m - jitter, center_of_m + jitter, (N, D))
+    stretch = rng.normal(sigma, jitter, (N, D))
+    return moved + stretch * (x_hat * gamma + beta)
 
 
 def gradient_predictiveness(gradient, w, steps):

@@ -80,7 +80,7 @@ def sync_by_rows(x, gamma, beta, all_gather, eps=1e-5):
     counts, means, variances = received[:, :1], received[:, 1 : D + 1], received[:, -D:]
     total = counts.sum()
     mu = (counts * means).sum(0) / total
-    spread = (means - mu) ** 2
-    var = (counts * (variances + spread)).sum(0) / total
+    apart = (means - mu) ** 2
+    var = (counts * (variances + apart)).sum(0) / total
     y = (x - mu) / np.sqrt(var + eps) * gamma + beta
     return y, mu, var

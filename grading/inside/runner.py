@@ -4,6 +4,8 @@ The grader talks to it over two pipes. Cells run as plain Python; those that nee
 (magics, `!`, `await`) run in IPython, which is started for the first of them.
 """
 
+import __future__
+
 import builtins
 import gc
 import importlib
@@ -18,6 +20,7 @@ import wire
 
 PROCESS = os.getpid()
 MESSAGE = 300  # characters of an error message
+LATE = __future__.annotations.compiler_flag  # the only future that still differs
 
 
 class Stopped(BaseException):
@@ -30,6 +33,7 @@ class Runner:
         self.main = sys.modules["__main__"] = types.ModuleType("__main__")
         self.names = self.main.__dict__
         self.shell = self.drivers = None
+        self.future = 0  # `from __future__` holds for all cells below it, as in Jupyter
         builtins.get_ipython = self.ipython
         builtins.display = self.display
 
@@ -87,9 +91,10 @@ class Runner:
 
     def run_cell(self, source):
         try:
-            code = compile(source, "<cell>", "exec", dont_inherit=True)
+            code = compile(source, "<cell>", "exec", self.future, dont_inherit=True)
         except SyntaxError:
             return self.run_in_ipython(source)
+        self.future |= code.co_flags & LATE
         try:
             exec(code, self.names)
         except Exception as error:
@@ -97,7 +102,10 @@ class Runner:
         return {}
 
     def run_in_ipython(self, source):
-        result = self.ipython().run_cell(source)
+        compiler = self.ipython().compile
+        compiler.flags |= self.future
+        result = self.shell.run_cell(source)
+        self.future |= compiler.flags & LATE
         error = result.error_before_exec or result.error_in_exec
         if isinstance(error, Stopped):
             raise error
