@@ -53,6 +53,8 @@ DECAY.mistakes += changed(
     everything decays: all parameters decay, gamma, beta and biases as well
         0.0 -> weight_decay
         seen in vturrisi/solo-learn #289; Samyssmile/edux #209
+    nothing decays: nothing decays: no group with weights carries the number
+        "weight_decay": weight_decay -> "weight_decay": 0.0
     gamma by its name: names decide, and gamma, which is called weight, decays
         kinds = ( -> kinds = (nn.BatchNorm1d, nn.BatchNorm2d,
         seen in huggingface/transformers #16908; DeepSpeedExamples #755
@@ -63,6 +65,9 @@ DECAY.mistakes += changed(
     only biases decay: what is called bias decays, β as well, and the weights do not
         weights = [m.weight for m in model.modules() if isinstance(m, kinds)]
             -> weights = [p for n, p in model.named_parameters() if "bias" in n]
+    groups swapped: the two groups are exchanged: gamma, beta and biases decay, weights
+    do not
+        return [ -> weights, others = others, weights; return [
     the rest is not trained: gamma, beta and biases are in no group, so they are not
     trained
         "params": others -> "params": []

@@ -168,6 +168,9 @@ BLOCK.mistakes += changed(
     forms.block_of_functions,
     S3,
     """
+    pre and post exchanged: pre and post are exchanged
+        place == "pre" -> place == "post"
+        place != "post" -> place != "pre"
     shortcut taken after the norm: for pre, the shortcut starts behind the norm
         branch(norm(x)) + x -> branch(norm(x)) + norm(x)
         seen in pytorch #61165; tracel-ai/burn #1056
@@ -384,6 +387,8 @@ CENTER.mistakes += changed(
     forms.center_writer,
     S8,
     """
+    bias not centered: the bias is not centered
+        b - b.mean() -> b
     weight standardized: rows of the weight are divided by their deviation as well
         return W, b -> return W / W.std(1, keepdims=True), b
     bias standardized: the bias is divided by its deviation as well
