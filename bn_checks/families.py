@@ -432,11 +432,6 @@ FAMILIES = (
         ("joaopauloschuler/neural-api #6", "pwhofman/probly #500"),
     ),
     (
-        "one norm for the whole layer",
-        ("effective_learning_rate",),
-        ("LARS, You et al. 2017, arXiv:1708.03888, where the norm is the layer's",),
-    ),
-    (
         "one number for the layer",
         ("saturation_fraction",),
         ("makemore part 3, cell 15",),

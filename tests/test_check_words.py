@@ -473,6 +473,15 @@ def test_nan_in_places_is_explained_by_the_edit_that_gives_it():
         assert ("nan in places" in score.diagnosis) == ("for example" in score.text)
 
 
+def test_one_number_is_explained_where_it_is_the_sum_of_the_right_ones():
+    def answer(dz, W, a):
+        return W.T @ dz, dz @ a.T, np.full((len(dz), 1), dz.sum())
+
+    score = said("affine_backward", answer)
+    assert score.diagnosis == "Your db is the sum of the right numbers, everywhere."
+    assert score.explained
+
+
 def test_nothing_at_all_is_not_called_nan_and_not_given_a_cause():
     score = said("record_activations", lambda model, x, kind: [])
     assert score.diagnosis == "Your activations are empty."

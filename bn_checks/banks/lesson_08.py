@@ -204,6 +204,11 @@ EFFECTIVE_LEARNING_RATE.mistakes += changed(
         np.arccos(np.clip(cosine, -1, 1))
             -> np.linalg.norm(new - W, axis=0) / np.linalg.norm(W, axis=0)
         seen in Stanford CS231n notes, ratio of updates to weights
+    one norm for the whole layer: one length, that of the whole layer, stands for the
+    length of each unit
+        rate = lr / np.linalg.norm(W, axis=0) ** 2
+            -> rate = np.full(W.shape[1], lr / np.linalg.norm(W) ** 2)
+        seen in LARS, You et al. 2017, arXiv:1708.03888, where the norm is the layer's
     """,
 )
 

@@ -67,11 +67,6 @@ def norms_of_rows(W, dW, lr, decay=0.0):
     return rate_reference(W.T, dW.T, lr, decay)
 
 
-def norm_of_the_layer(W, dW, lr, decay=0.0):
-    rate = np.full(W.shape[1], lr / (W * W).sum())
-    return rate, rate_reference(W, dW, lr, decay)[1]
-
-
 def decay_without_rate(W, dW, lr, decay=0.0):
     return lr / (W * W).sum(0), _turn(W, W - lr * dW - decay * W)
 
@@ -117,12 +112,6 @@ MISTAKES = (
         "norms of rows",
         "huggingface/peft #2348; openai/iaf #7; kevinzakka/pytorch-goodies #1",
         norms_of_rows,
-    ),
-    (
-        "effective_learning_rate",
-        "one norm for the whole layer",
-        "LARS, You et al. 2017, arXiv:1708.03888, where the norm is the layer's",
-        norm_of_the_layer,
     ),
     (
         "effective_learning_rate",
