@@ -238,6 +238,12 @@ LAYER_SIGNALS.mistakes += changed(
     mean of the spreads: the root is taken for each unit, before the mean over the units
         np.sqrt(var.mean(1)) -> np.sqrt(var).mean(1)
         seen in m2lines/Samudra #440, review
+    layers for steps: layers are counted where the steps between them should be
+        (L - 1) -> L
+        seen in a trial of this exercise
+    from the last to the first: the factor leads from the last layer to the first
+        (signals[-1] / signals[0]) -> (signals[0] / signals[-1])
+        seen in a trial of this exercise
     mean of the ratios: ratios are averaged; repeated, their mean does not lead from the
     first signal to the last
         (signals[-1] / signals[0]) ** (1 / (L - 1))
