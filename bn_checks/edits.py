@@ -19,7 +19,7 @@ from functools import cached_property
 from itertools import combinations
 
 from .slips import put, slips
-from .words import agreed
+from .words import TERMS, agreed
 
 FAMILY = 1.5  # edits that cost no more are also tried in pairs
 PAIRED = 45  # of them, the likeliest
@@ -107,6 +107,7 @@ class Form:
                 found.setdefault(node.id, []).append(self.numbers[id(node)])
             names = [n for n in found if n in self.letters]
             where = "" if scope is self.tree else self.target(scope)
+            where = where if where in self.letters else TERMS.get(where, "")
             for a, b in combinations(names, 2):
                 places = [(n, put(b)) for n in found[a]] + [
                     (n, put(a)) for n in found[b]

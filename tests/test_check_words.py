@@ -13,7 +13,7 @@ import torch
 
 import bn_checks as check
 from bn_checks import index, relations
-from bn_checks.words import agreed, be, stands, your
+from bn_checks.words import TERMS, agreed, be, stands, your
 
 SEEDS = (1, 4)
 
@@ -431,6 +431,17 @@ def test_no_edit_of_any_form_has_vague_or_clumsy_words():
     wrong = {pair for pair in clauses() if VAGUE.search(pair[1])}
     assert not wrong, sorted(wrong)[:9]
     wrong = {pair for pair in clauses() if CLUMSY.search(pair[1])}
+    assert not wrong, sorted(wrong)[:9]
+
+
+def test_a_place_is_named_by_letters_or_terms_never_by_a_forms_own_name():
+    wrong = {
+        (name, edit.where)
+        for name in check._exercises()
+        for form in index.forms(check.exercise(name))
+        for edit in form.edits
+        if edit.where and edit.where not in {*form.letters, *TERMS.values()}
+    }
     assert not wrong, sorted(wrong)[:9]
 
 

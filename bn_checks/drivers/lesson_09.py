@@ -93,10 +93,10 @@ def drive_decay(student, weight_decay, seed):
             found = [decay for params, decay in groups for q in params if p is q]
             kind = "weights" if name == "weight" else "biases"
             kind = "norms" if m in batch_norms(model) else kind
-            kinds[kind].append(found[0] if found else np.nan)
+            kinds[kind].append(max(found, default=0.0))  # how often is told apart
             times.append(len(found))
             frozen += not p.requires_grad
-    decays = [np.nan_to_num(np.array(values, float)) for values in kinds.values()]
+    decays = [np.array(values, float) for values in kinds.values()]
     return *decays, np.array(times), frozen
 
 
