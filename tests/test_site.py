@@ -406,7 +406,9 @@ def test_axe_finds_nothing_in_a_check_table(visit):
 @pytest.mark.parametrize("name", LESSONS)
 def test_a_lesson_is_light_fits_a_phone_and_prints(visit, site, name):
     tab = visit(f"{name}.html", width=390)
-    tab.wait_for_load_state("networkidle")
+    images = "[...document.images]"
+    tab.evaluate(f"{images}.forEach(image => image.loading = 'eager')")
+    tab.wait_for_function(f"{images}.every(image => image.complete)")
     local = [unquote(urlsplit(url).path) for url in visit.asked]
     files = {site / path.split("/site/", 1)[1] for path in local if "/site/" in path}
     pictures = set((site / "_images").glob("*")) & files
