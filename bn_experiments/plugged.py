@@ -48,13 +48,11 @@ class _Plugged(network.FullyConnectedNet):
     def __init__(self, Loss, Net, dims, weight_scale=1e-2, seed=0, **options):
         super().__init__(dims, "batch", weight_scale=weight_scale, seed=seed, **options)
         scales, seeds = (np.broadcast_to(v, self.shape) for v in (weight_scale, seed))
-        self.Loss, self.nets = (
-            Loss,
-            {
-                i: Net(self.dims, scales[i], np.random.default_rng(seeds[i]))
-                for i in np.ndindex(self.shape)
-            },
-        )
+        self.Loss = Loss
+        self.nets = {
+            i: Net(self.dims, scales[i], np.random.default_rng(seeds[i]))
+            for i in np.ndindex(self.shape)
+        }
         self.params = self._stacked("params")
         for i, net in self.nets.items():  # an update moves the stack's arrays in place
             net.params.update({name: p[i] for name, p in self.params.items()})
